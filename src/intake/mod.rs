@@ -1,0 +1,97 @@
+//! Intake: sources take readings in (step 1), hand them over as deliveries (step 2) and answer the device (step 5)
+//! only when a delivery has been acknowledged by the spool (step 4) or by Kafka (step 8).
+
+pub mod mqtt;
+
+use std::sync::{Arc, Mutex};
+
+use tokio::sync::Notify;
+
+use crate::record::Body;
+
+/// What becomes of a routed reading.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fate {
+    Forward,
+    /// Straight into the dead letters, with the cause in words for a person.
+    DeadLetter(String),
+}
+
+/// A routed reading on its way to a lane (step 2 to 3).
+#[derive(Debug)]
+pub struct Delivery {
+    /// Index into `Config::lanes`.
+    pub lane: usize,
+    pub body: Body,
+    pub fate: Fate,
+    /// `None`: nobody waits (QoS 0).
+    pub ack: Option<AckTicket>,
+}
+
+/// The right to acknowledge one reading, once.
+#[derive(Debug)]
+pub struct AckTicket {
+    pub queue: Arc<AckQueue>,
+    pub ack: Ack,
+}
+
+impl AckTicket {
+    /// Steps 4 or 8 are done: lets the connection send its PUBACK. Does not wake it, see [`AckQueue::wake`].
+    pub fn fire(self) {
+        self.queue.push(self.ack);
+    }
+}
+
+/// Names one reading of one connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ack {
+    /// The connection's generation: an ack of an old connection is dropped, never sent on a new one.
+    pub generation: u64,
+    /// Number of the reading on that connection, dense, from 0.
+    pub number: u64,
+}
+
+/// Acknowledgements on their way back to one connection task. Bounded by what that connection has unacknowledged.
+#[derive(Debug, Default)]
+pub struct AckQueue {
+    fired: Mutex<Vec<Ack>>,
+    notify: Notify,
+}
+
+impl AckQueue {
+    fn push(&self, ack: Ack) {
+        self.fired.lock().expect("no holder of this lock panics").push(ack);
+        // `notify_one` stores at most one permit: a burst of acks wakes the connection once.
+        self.notify.notify_one();
+    }
+
+    /// Waits until at least one ack may be there. Cancel safe: a permit is kept for the next call.
+    pub async fn wait(&self) {
+        self.notify.notified().await;
+    }
+
+    /// Takes all that have been fired, into `into` (which is cleared first).
+    pub fn take(&self, into: &mut Vec<Ack>) {
+        into.clear();
+        std::mem::swap(&mut *self.fired.lock().expect("no holder of this lock panics"), into);
+    }
+}
+
+/// Where a source puts its deliveries: the hub's inbox. Never blocks; each source's read gate is the bound.
+pub trait Deliver: Send + Sync + 'static {
+    /// Takes all of `batch`, in order. The vector is left empty, with its capacity.
+    fn deliver(&self, batch: &mut Vec<Delivery>);
+}
+
+/// Something about a source that a person or `forebay.events` should know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SourceEvent {
+    Connected { session_present: bool },
+    /// A known session was expected and the broker has none: what it held for us is gone.
+    SessionLost,
+    Disconnected { reason: String },
+    /// Another client uses our client id.
+    IdentityConflict { takeovers: u32 },
+    /// The broker refused a subscription.
+    SubscriptionRefused { filter: String, reason: String },
+}

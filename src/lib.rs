@@ -1,0 +1,11 @@
+//! Forebay: a dependable bridge from machines to Kafka. The modules stand in the order of a reading's path.
+
+#![forbid(unsafe_code)]
+
+pub mod record;
+
+pub mod intake;
+
+pub mod route;
+
+pub mod config;
