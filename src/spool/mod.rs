@@ -9,6 +9,7 @@ pub mod disk;
 pub mod lane;
 pub mod lock;
 pub mod owner;
+pub mod queries;
 mod rawscan;
 mod runs;
 pub mod salvage;
