@@ -1,6 +1,6 @@
 //! The resolved configuration: what the program needs, after files, defaults, secrets and checks.
 //!
-//! Everything here is valid by construction: `config::load` is the only maker. Durations are `Duration`,
+//! Everything here is valid by construction: `config::load` and `config::parse_str` are the only makers. Durations are `Duration`,
 //! sizes are bytes (`u64`), names are resolved to indices where the path of a reading needs them.
 
 use std::collections::BTreeMap;
@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::route::Router;
+pub use crate::route::spec::{Collisions, OnError, RouteSpec, TimestampFormat, TimestampSpec, UnmatchedSpec};
 
 /// A secret that must not reach a log: `Debug` prints `***`.
 #[derive(Clone, PartialEq, Eq)]
@@ -43,13 +43,15 @@ pub struct Config {
     pub topics: Vec<Topic>,
     pub topic_policy: TopicPolicy,
     pub mqtt_sources: Vec<MqttSource>,
-    /// Compiled `[[route]]` tables and the rule for the unmatched.
-    pub router: Router,
+    /// `[[route]]` tables in the order of the file: the first match wins. Their filters and templates are checked.
+    pub routes: Vec<RouteSpec>,
+    pub unmatched: UnmatchedSpec,
     pub events: Events,
     pub dead_letters: DeadLetters,
     pub http: Http,
     pub log: Log,
-    /// SHA-256 of the resolved text without secrets, 16 hex digits: travels in `forebay.events`.
+    /// SHA-256 of the resolved configuration without secrets, 16 hex digits: travels in `forebay.events`.
+    /// Comments and the order of keys do not change it; another version of Forebay may.
     pub hash: String,
 }
 
@@ -184,11 +186,20 @@ pub struct KafkaSecurity {
 
 #[derive(Debug, Clone)]
 pub enum Sasl {
-    Plain { user: String, password: Secret },
+    Plain {
+        user: String,
+        password: Secret,
+    },
     /// `SCRAM-SHA-256` or `SCRAM-SHA-512`.
-    Scram { mechanism: &'static str, user: String, password: Secret },
+    Scram {
+        mechanism: &'static str,
+        user: String,
+        password: Secret,
+    },
     /// The token (a JWT) is read from this file whenever librdkafka asks for a new one.
-    OauthBearer { token_file: PathBuf },
+    OauthBearer {
+        token_file: PathBuf,
+    },
 }
 
 /// TLS of a client. PEM files.
@@ -224,6 +235,8 @@ pub struct TopicPolicy {
     pub allow: Vec<String>,
     /// Distinct Kafka topics in all. Default 100.
     pub max_topics: usize,
+    /// What happens when two source names fall onto one Kafka name.
+    pub collisions: Collisions,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
