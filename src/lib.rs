@@ -18,5 +18,7 @@ pub mod ops;
 
 pub mod config;
 
+pub mod cli;
+
 pub mod clock;
 pub mod faults;

@@ -1,5 +1,143 @@
 //! Configuration: files in, one resolved [`Config`] out, or every problem at once with its place.
+//!
+//! The way: `files` reads, `reader` turns TOML into the plain structs of `file`, `resolve` and its parts make the
+//! [`Config`] of `model`. What is wrong is collected on the whole way and rendered by `problem`. Nothing here opens a
+//! connection, and nothing here stops at the first mistake.
 
+mod budget;
+mod clusters;
+mod file;
+mod files;
+pub mod identity;
+mod lanes;
+mod last_good;
 mod model;
+mod problem;
+mod properties;
+mod reader;
+mod resolve;
+mod routes;
+mod sources;
+mod surroundings;
+mod topics;
+pub mod units;
 
+#[cfg(test)]
+mod tests;
+
+use std::path::{Path, PathBuf};
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+pub use last_good::{LastGoodError, load_last_good, save_last_good};
 pub use model::*;
+pub use problem::{Cause, Problem, Problems, Severity, Spot};
+pub use surroundings::Surroundings;
+
+use file::ConfigFile;
+use problem::{Findings, Place, SourceText, Texts};
+use reader::{Reader, Table};
+use resolve::{Resolver, STATE_DIR};
+use surroundings::Machine;
+
+/// Where the package installs the configuration.
+pub const DEFAULT_PATH: &str = "/etc/forebay/gateway.toml";
+
+/// A configuration without errors.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    pub config: Config,
+    /// What is legal but unwise.
+    pub warnings: Vec<Problem>,
+    texts: Texts,
+}
+
+/// Loads `path` and `conf.d/*.toml` beside it.
+///
+/// # Errors
+/// Everything that is wrong, at once.
+pub fn load(path: &Path) -> Result<Loaded, Problems> {
+    let mut found = Findings::default();
+    let (texts, cause) = files::read(path, &mut found);
+    read_and_resolve(texts, found, cause, &Machine)
+}
+
+/// Loads a text as if it were the file `name`, without `conf.d`.
+///
+/// # Errors
+/// As [`load`].
+pub fn parse_str(name: &str, text: &str) -> Result<Loaded, Problems> {
+    resolve_texts(Texts(vec![SourceText { path: PathBuf::from(name), text: text.to_owned() }]))
+}
+
+fn resolve_texts(texts: Texts) -> Result<Loaded, Problems> {
+    read_and_resolve(texts, Findings::default(), Cause::Content, &Machine)
+}
+
+fn read_and_resolve(
+    texts: Texts,
+    mut found: Findings,
+    cause: Cause,
+    surroundings: &dyn Surroundings,
+) -> Result<Loaded, Problems> {
+    let unreadable = found.has_errors();
+    let (file, whole) = read_files(&texts, &mut found, surroundings);
+    let state_dir = file.gateway.0.as_ref().and_then(|at| at.value.state_dir.value().cloned());
+    let state_dir = PathBuf::from(state_dir.unwrap_or_else(|| STATE_DIR.to_owned()));
+    if unreadable || !whole {
+        // What could not be read would be missed everywhere: only what was found so far is true.
+        return Err(problems(found, &texts, cause, state_dir));
+    }
+    let (config, found) = resolve::resolve(file, Resolver { found, texts: &texts, surroundings });
+    if found.has_errors() {
+        return Err(problems(found, &texts, cause, state_dir));
+    }
+    let (warnings, _) = found.into_problems(&texts);
+    Ok(Loaded { config, warnings, texts })
+}
+
+fn problems(found: Findings, texts: &Texts, cause: Cause, state_dir: PathBuf) -> Problems {
+    let (list, omitted) = found.into_problems(texts);
+    Problems { list, omitted, cause, state_dir }
+}
+
+/// The merged structs, and whether all files could be parsed.
+fn read_files(texts: &Texts, found: &mut Findings, surroundings: &dyn Surroundings) -> (ConfigFile, bool) {
+    let (mut merged, mut whole) = (ConfigFile::default(), true);
+    for (file, source) in texts.0.iter().enumerate() {
+        let (table, mistakes) = DeTable::parse_recoverable(&source.text);
+        let place = |mistake: &toml::de::Error| {
+            let span = mistake.span().unwrap_or(0..0);
+            Place { file, start: span.start, end: span.end }
+        };
+        let broken: Vec<Place> = mistakes.iter().map(place).collect();
+        for (mistake, place) in mistakes.iter().zip(&broken) {
+            report_syntax(mistake.message(), *place, found);
+        }
+        // A key given twice leaves the rest of the file as it was meant.
+        whole &= mistakes.iter().all(|mistake| mistake.message().contains("duplicate key"));
+        let before = found.len();
+        let mut one = ConfigFile::default();
+        let node = as_node(table);
+        one.read_table("", &node, &mut Reader { file, texts, surroundings, found });
+        found.forget_lines(texts, &broken, before);
+        merged.merge(one, found);
+    }
+    (merged, whole)
+}
+
+fn as_node(table: Spanned<DeTable<'_>>) -> Spanned<DeValue<'_>> {
+    let span = table.span();
+    Spanned::new(span, DeValue::Table(table.into_inner()))
+}
+
+fn report_syntax(message: &str, place: Place, found: &mut Findings) {
+    // A parser may spread its message over lines; a finding is one line.
+    let message = message.lines().collect::<Vec<_>>().join(", ");
+    if message.contains("duplicate key") {
+        found.error(place, "this key is given twice").help("keep one of them");
+    } else {
+        found.error(place, message);
+    }
+}

@@ -1,0 +1,92 @@
+//! `[memory]`: one budget, shared out at start. Pure.
+//!
+//! An edge box has little memory and no swap: what does not fit is refused here and not by the kernel at night.
+
+use super::clusters::Clusters;
+use super::file::MemoryTable;
+use super::model::{Budget, Spool};
+use super::problem::Place;
+use super::resolve::{KIB, MIB, Resolver};
+use super::sources::Sources;
+use super::units::show_size;
+
+const MAX_DEFAULT: u64 = 32 * MIB;
+/// SQLite, TLS, stacks and code need this much whatever flows.
+const MAX_LEAST: u64 = 8 * MIB;
+/// librdkafka's real use for each byte of `queue.buffering.max.kbytes`, in tenths, measured.
+const PRODUCER_USE_TENTHS: u64 = 21;
+/// One part in so many stays for SQLite's cache, stacks and code.
+const REST_SHARE: u64 = 16;
+/// Smallest useful share: one commit group of 256 KiB.
+const PART_LEAST: u64 = 256 * KIB;
+
+/// Takes the parts that are given and shares out the others: a quarter, a quarter, three sixteenths.
+pub fn resolve(table: &MemoryTable, r: &mut Resolver<'_>) -> Budget {
+    let max = r.size(&table.max, "max", MAX_LEAST..=1 << 40, MAX_DEFAULT);
+    let parts = PART_LEAST..=max;
+    let budget = Budget {
+        max,
+        intake: r.size(&table.intake, "intake", parts.clone(), max / 4),
+        window: r.size(&table.window, "window", parts.clone(), max / 4),
+        producer: r.size(&table.producer, "producer", parts, max / 16 * 3),
+    };
+    check_sum(&budget, table, r);
+    budget
+}
+
+fn check_sum(budget: &Budget, table: &MemoryTable, r: &mut Resolver<'_>) {
+    let producer = budget.producer.saturating_mul(PRODUCER_USE_TENTHS) / 10;
+    let sum = budget.intake.saturating_add(budget.window).saturating_add(producer);
+    let usable = budget.max - budget.max / REST_SHARE;
+    if sum <= usable {
+        return;
+    }
+    let place = [table.producer.place(), table.window.place(), table.intake.place()].into_iter().flatten().next();
+    let message = format!(
+        "the memory parts do not fit: intake {} + window {} + producer 2.1 x {} = {}, but {} of {} can be shared out",
+        show_size(budget.intake),
+        show_size(budget.window),
+        show_size(budget.producer),
+        show_size(sum),
+        show_size(usable),
+        show_size(budget.max),
+    );
+    r.found.error(place.or(table.max.place()), message).help("raise `max`, lower a part, or leave all parts out");
+}
+
+/// Every source must hold two of its largest packets, and each producer must be able to take one.
+pub fn check_fit(budget: &Budget, sources: &Sources<'_>, clusters: &Clusters, spool: &Spool, r: &mut Resolver<'_>) {
+    let mut given = 0;
+    for (source, at) in sources.list.iter().zip(sources.tables) {
+        given += source.unacked_bytes_max;
+        let place = at.value.packet_size_max.place().or(at.value.unacked_bytes_max.place()).unwrap_or(at.place);
+        let packet = u64::from(source.packet_size_max);
+        if packet * 2 > source.unacked_bytes_max {
+            let share = show_size(source.unacked_bytes_max);
+            too_big(packet, &format!("twice into this source's share of the intake memory, {share}"), place, r);
+        }
+        let producer = budget.producer / clusters.list.len().max(1) as u64;
+        if packet > producer {
+            too_big(packet, &format!("into a producer's memory, {}", show_size(producer)), place, r);
+        }
+        if packet > budget.window {
+            too_big(packet, &format!("into the memory window, {}", show_size(budget.window)), place, r);
+        }
+    }
+    if given > budget.intake {
+        let place = sources.tables.iter().find_map(|at| at.value.unacked_bytes_max.place());
+        let (given, intake) = (show_size(given), show_size(budget.intake));
+        let message = format!("the sources ask for {given} of unacknowledged readings, the intake memory is {intake}");
+        r.found.error(place, message).help("lower `unacked_bytes_max`, or raise [memory] max or intake");
+    }
+    if spool.max_bytes < 4 * (budget.producer / clusters.list.len().max(1) as u64) {
+        let message =
+            format!("the spool ({}) is smaller than four times what can be in flight", show_size(spool.max_bytes));
+        r.found.error(None, message).help("raise [spool] max_bytes, or lower [memory] producer");
+    }
+}
+
+fn too_big(packet: u64, target: &str, place: Place, r: &mut Resolver<'_>) {
+    let message = format!("a packet of `packet_size_max` = {} does not fit {target}", show_size(packet));
+    r.found.error(place, message).help("lower `packet_size_max`, or raise [memory] max");
+}
