@@ -9,3 +9,5 @@ pub mod intake;
 pub mod route;
 
 pub mod config;
+
+pub mod cli;
