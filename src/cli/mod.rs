@@ -3,8 +3,15 @@
 //! A subcommand brings its own `Args` and a `run` that returns an exit code of [`exit`]. The configuration is loaded
 //! by the subcommands that need it, so `--version` and `--help` work beside a broken one.
 
+mod ask;
 mod check;
+mod dlq;
 pub mod exit;
+mod log;
+mod run;
+pub mod simulate;
+mod spool;
+mod status;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -15,7 +22,7 @@ use clap::{Parser, Subcommand};
 use crate::config;
 
 /// A dependable bridge from machines to Kafka.
-#[derive(Debug, Parser)]
+#[derive(Parser)]
 #[command(name = "forebay", version, arg_required_else_help = true)]
 struct Cli {
     /// The configuration file; `conf.d/*.toml` beside it belongs to it.
@@ -25,25 +32,42 @@ struct Cli {
     command: Command,
 }
 
-#[derive(Debug, Subcommand)]
+#[derive(Subcommand)]
 enum Command {
+    /// Run the gateway.
+    Run(run::RunArgs),
     /// Check the configuration and show what it comes to.
     Check(check::CheckArgs),
+    /// Show what the running gateway does.
+    Status(status::StatusArgs),
+    /// Look into the spool: what is undelivered, and what was lost.
+    #[command(subcommand)]
+    Spool(spool::SpoolCommand),
+    /// The dead letters: records that Kafka will never take, or that no route could place.
+    #[command(subcommand)]
+    Dlq(dlq::DlqCommand),
+    /// Play edge devices against a broker or Kafka, or load one.
+    Simulate(Box<simulate::SimulateArgs>),
 }
 
 /// Runs what the command line asks for.
 pub fn main() -> ExitCode {
-    let code = match Cli::try_parse() {
-        Ok(cli) => run(&cli),
-        Err(error) => usage(&error),
-    };
-    ExitCode::from(code)
+    match Cli::try_parse() {
+        Ok(cli) => run(cli),
+        Err(error) => ExitCode::from(usage(&error)),
+    }
 }
 
-fn run(cli: &Cli) -> u8 {
-    match &cli.command {
-        Command::Check(args) => check::run(&cli.config, args),
-    }
+fn run(cli: Cli) -> ExitCode {
+    let code = match cli.command {
+        Command::Run(args) => run::run(&cli.config, &args),
+        Command::Check(args) => check::run(&cli.config, &args),
+        Command::Status(args) => status::run(&cli.config, &args),
+        Command::Spool(command) => spool::run(&cli.config, &command),
+        Command::Dlq(command) => dlq::run(&cli.config, &command),
+        Command::Simulate(args) => return simulate::run(*args),
+    };
+    ExitCode::from(code)
 }
 
 fn usage(error: &clap::Error) -> u8 {

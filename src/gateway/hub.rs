@@ -65,6 +65,7 @@ pub(super) struct Hub {
     pub owner: Owner,
     pub events: EventWriter,
     pub shown: Arc<Shown>,
+    pub set_aside: Option<crate::spool::owner::SetAside>,
     pub state: State,
 }
 

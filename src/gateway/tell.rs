@@ -32,6 +32,14 @@ impl Hub {
         }
         let run = format!("{:016x}", self.state.run);
         self.tell("start", json!({ "version": env!("CARGO_PKG_VERSION"), "config": self.config.hash, "run": run }));
+        if let Some(aside) = self.set_aside.take() {
+            let file = aside.path.display().to_string();
+            self.tell(
+                "spool-set-aside",
+                json!({ "file": file, "cause": aside.cause, "chunks": aside.chunks, "records": aside.records,
+                        "missingAtMost": aside.missing_at_most }),
+            );
+        }
         self.show();
     }
 
@@ -81,6 +89,13 @@ impl Hub {
             SourceEvent::IdentityConflict { takeovers } => {
                 tracing::error!(source = name, takeovers, "another client uses our MQTT client id");
                 self.tell("identity_conflict", json!({ "source": name, "takeovers": takeovers }));
+            }
+            SourceEvent::Subscribed { subscriptions } => {
+                tracing::info!(source = name, count = subscriptions.len(), "subscribed");
+            }
+            SourceEvent::Oversize { topic, bytes } => {
+                tracing::error!(source = name, topic, bytes, "a packet above packet_size_max went to the dead letters");
+                self.tell("oversize", json!({ "source": name, "topic": topic, "bytes": bytes }));
             }
             SourceEvent::SubscriptionRefused { filter, reason } => {
                 tracing::error!(source = name, filter, reason, "the broker refuses a subscription");

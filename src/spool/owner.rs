@@ -79,6 +79,7 @@ pub struct SetAside {
     pub cause: String,
     pub chunks: u64,
     pub records: u64,
+    pub missing_at_most: u64,
 }
 
 /// The hub's handle. Dropping it does not stop the thread; [`Owner::stop`] does.
@@ -146,7 +147,7 @@ fn open_or_set_aside(settings: &Settings) -> Result<(Store, Option<SetAside>), S
             tracing::error!(file = %aside.display(), cause, "the spool is damaged; it is set aside and salvaged");
             let mut store = open().map_err(|e| e.to_string())?;
             let saved = super::salvage::salvage(&aside, &mut store);
-            let set_aside = SetAside { path: aside, cause, chunks: saved.chunks, records: saved.records };
+            let set_aside = SetAside { path: aside, cause, chunks: saved.chunks, records: saved.records, missing_at_most: saved.missing_at_most };
             Ok((store, Some(set_aside)))
         }
         Err(e) => Err(e.to_string()),
@@ -154,7 +155,7 @@ fn open_or_set_aside(settings: &Settings) -> Result<(Store, Option<SetAside>), S
 }
 
 fn begin_run(store: &mut Store, settings: &Settings, set_aside: Option<SetAside>) -> Result<Opened, StoreError> {
-    let run = schema::ring_u64();
+    let run = schema::new_id();
     store.add_run(run, clock::wall_ms(), &clock::boot_id(), &settings.gateway)?;
     let mut lanes = Vec::new();
     for name in &settings.lanes {

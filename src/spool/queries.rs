@@ -97,7 +97,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`]
     pub fn requeue_offline(&mut self, rows: &[DeadRow], at: i64) -> Result<u64, StoreError> {
-        let run = super::schema::ring_u64();
+        let run = super::schema::new_id();
         let mut done = 0;
         for (i, row) in rows.iter().enumerate() {
             let Some(body) = requeued(&row.letter) else { continue };

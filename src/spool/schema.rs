@@ -79,7 +79,7 @@ fn prepare(conn: &Connection, version: i32) -> Result<(), StoreError> {
 }
 
 fn create(conn: &Connection) -> rusqlite::Result<()> {
-    let id = ring_u64();
+    let id = new_id();
     conn.execute_batch("BEGIN IMMEDIATE")?;
     conn.execute_batch(TABLES)?;
     conn.execute("INSERT INTO state VALUES('spool_id', ?1)", [id as i64])?;
@@ -119,12 +119,16 @@ fn verify(conn: &Connection) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// 64 random bits: a spool's or a run's name.
-pub fn ring_u64() -> u64 {
+/// A spool's or a run's name. SQLite's integers are signed: 63 bits keep every number positive and readable in a query.
+pub fn new_id() -> u64 {
+    random_u64() >> 1
+}
+
+/// Uniform over all of `u64`.
+pub fn random_u64() -> u64 {
     use ring::rand::{SecureRandom, SystemRandom};
     let mut bytes = [0; 8];
     // The kernel's generator does not fail once it has been seeded, and ring waits for that.
     SystemRandom::new().fill(&mut bytes).expect("the kernel gives random bytes");
-    // SQLite's integers are signed: 63 bits keep every number positive and readable in a query.
-    u64::from_le_bytes(bytes) >> 1
+    u64::from_le_bytes(bytes)
 }
