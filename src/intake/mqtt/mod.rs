@@ -82,7 +82,7 @@ pub struct SourceCounters {
     /// Connections beyond the first.
     pub reconnects: AtomicU64,
     pub sessions_lost: AtomicU64,
-    /// Known by reason code 0x8E (v5), or supposed after a close by the peer soon after the start (3.1.1).
+    /// Known by reason code 0x8E (v5), or supposed: the peer closed (3.1.1) or reset the connection within a minute.
     pub takeovers: AtomicU64,
     /// Times that the gate closed.
     pub gate_closed: AtomicU64,
