@@ -204,6 +204,6 @@ proptest! {
         let bytes = frame(0x32, &body);
         let head = Head::peek(&bytes).unwrap().unwrap();
         let seen = Bytes::copy_from_slice(&bytes[..cut.index(bytes.len() + 1)]);
-        let _ = unfit(version, head, seen, "test".to_owned());
+        let _ = unfit(version, head, &seen, "test".to_owned());
     }
 }

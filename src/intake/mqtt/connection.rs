@@ -1,4 +1,4 @@
-//! One connection, from CONNECT to its end.
+//! One connection, from CONNACK to its end.
 //!
 //! The loop waits for four things: room to write, fired acks, bytes to read, a time. Everything between two waits is
 //! synchronous. All pending answers leave in one write. Reading stops while the reading at the head of the buffer may
@@ -32,44 +32,6 @@ const LAST_WORDS: Duration = Duration::from_millis(250);
 const LAST_WORDS_BYTES: usize = 4 << 20;
 /// A timer far enough away to mean never.
 const NEVER: Duration = Duration::from_secs(86_400);
-
-/// Sends CONNECT and waits for CONNACK; what comes behind it stays in `input`. The caller bounds the time.
-///
-/// # Errors
-/// The stream's, or anything but a CONNACK as the first packet (MQTT-3.2.0-1).
-pub(super) async fn handshake<S>(
-    stream: &mut S,
-    session: &MqttSession,
-    input: &mut BytesMut,
-) -> Result<ConnAck, MqttError>
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
-    let mut out = BytesMut::new();
-    codec::write_connect(&session.config, &mut out)?;
-    stream.write_all_buf(&mut out).await?;
-    stream.flush().await?;
-    loop {
-        if let Some(head) = Head::peek(input)? {
-            if head.kind() != kind::CONNACK && head.kind() != kind::DISCONNECT
-                || head.total() > session.config.packet_size_max as usize
-            {
-                return Err(Malformed("its first packet is no CONNACK".to_owned()).into());
-            }
-            if input.len() >= head.total() {
-                let frame = input.split_to(head.total()).freeze();
-                return match codec::decode(session.config.version, head, frame)? {
-                    Inbound::ConnAck(connack) => Ok(connack),
-                    Inbound::Disconnect { code } => Err(MqttError::Disconnected { code }),
-                    _ => Err(Malformed("its first packet is no CONNACK".to_owned()).into()),
-                };
-            }
-        }
-        if stream.read_buf(input).await? == 0 {
-            return Err(MqttError::Closed);
-        }
-    }
-}
 
 /// An established connection.
 pub(super) struct Connection<'a, S> {

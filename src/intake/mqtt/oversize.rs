@@ -44,7 +44,7 @@ impl Skim {
     pub(super) fn finish(self, version: MqttVersion, packet_size_max: u32) -> Result<Publish, Malformed> {
         let bytes = self.head.total();
         let cause = format!("packet of {bytes} bytes exceeds packet_size_max {packet_size_max}");
-        let mut publish = codec::unfit(version, self.head, self.kept.freeze(), cause)?;
+        let mut publish = codec::unfit(version, self.head, &self.kept.freeze(), cause)?;
         publish.payload.truncate(PAYLOAD_KEPT_MAX);
         Ok(publish)
     }

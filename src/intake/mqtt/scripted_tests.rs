@@ -1,10 +1,8 @@
 //! A session against a broker that does what the test says, good and bad.
 
-#![expect(clippy::unwrap_used, reason = "tests")]
-
 use std::time::Duration;
 
-use super::support::{Peer, Running, Scripted, frame, publish, soon};
+use super::support::{Running, Scripted, frame, publish};
 use crate::config::MqttVersion::{self, V5, V311};
 use crate::config::Subscription;
 use crate::intake::{AckTicket, Fate, SourceEvent};
@@ -103,6 +101,7 @@ async fn the_gate_bounds_what_a_broker_sends_that_ignores_its_window() {
             let order =
                 run.hub.taken().iter().map(|t| u16::from_be_bytes([t.payload[0], t.payload[1]])).collect::<Vec<_>>();
             assert_eq!(order, (1..=1000).collect::<Vec<u16>>());
+            drop(peer);
             run.stop().await;
         }
     }
@@ -223,7 +222,8 @@ async fn a_broken_packet_ends_the_connection_and_the_session_comes_back() {
             run.hub.fire_all();
             peer = broker.welcome(true).await;
         }
-        run.stop_with(&mut peer).await;
+        drop(peer);
+        run.stop().await;
     }
 }
 
@@ -525,14 +525,4 @@ async fn the_rate_limit_slows_the_broker_down() {
     run.hub.has(40).await;
     // 10 at once, 30 at 100 a second.
     assert!(began.elapsed() >= Duration::from_millis(290), "{:?}", began.elapsed());
-}
-
-impl Running {
-    /// Stops while `peer` plays the broker that closes.
-    async fn stop_with(self, peer: &mut Peer) {
-        self.ask_to_stop();
-        let closed = async { while peer.packet_or_close().await.is_some() {} };
-        soon("goodbye", closed).await;
-        self.ended().await;
-    }
 }

@@ -11,7 +11,8 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::backoff::{Backoff, TakeOvers};
 use super::codec::ConnAck;
-use super::connection::{Connection, Parts, asked_to_stop, handshake};
+use super::connection::{Connection, Parts, asked_to_stop};
+use super::handshake::handshake;
 use super::receive::Receiver;
 use super::topics::Subscriber;
 use super::{Clock, MqttError, MqttSession, SourceCounters, tls};

@@ -166,6 +166,17 @@ impl Running {
 
     pub(super) fn start_after(config: MqttSource, previous: Vec<Subscription>) -> Self {
         let hub = Arc::new(Hub::default());
+        Self::start_with(config, previous, &hub, Arc::clone(&hub) as Arc<dyn Deliver>)
+    }
+
+    /// Delivers to something else than the hub.
+    pub(super) fn start_with(
+        config: MqttSource,
+        previous: Vec<Subscription>,
+        hub: &Arc<Hub>,
+        deliver: Arc<dyn Deliver>,
+    ) -> Self {
+        let hub = Arc::clone(hub);
         let counters = Arc::new(SourceCounters::default());
         let (tell, events) = mpsc::channel(1024);
         let (stop, stopped) = watch::channel(false);
@@ -173,7 +184,7 @@ impl Running {
             config,
             previous,
             route: Arc::new(EchoRoute),
-            deliver: Arc::clone(&hub) as Arc<dyn Deliver>,
+            deliver,
             events: tell,
             counters: Arc::clone(&counters),
             // 2026: certificates made now must be valid.

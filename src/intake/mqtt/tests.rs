@@ -240,6 +240,7 @@ async fn a_broker_that_forgets_its_sessions_is_told_and_subscribed_again() {
     let port = broker.port;
     blocking(move || Plain::connect(port, "loader").publish(0..100)).await;
     run.hub.commit_until(|hub| hub.count() == 100).await;
+    run.hub.fire_all();
     run.stop().await;
 }
 
@@ -278,7 +279,7 @@ async fn rumqttd_is_content_with_the_order_of_our_pubacks() {
     ))
     .unwrap();
     // It has no way to stop: its threads end with the test process.
-    std::thread::spawn(move || rumqttd::Broker::new(config).start());
+    std::thread::spawn(move || drop(rumqttd::Broker::new(config).start()));
     wait_for_port(port);
     let mut run = Running::start(source(port, V311));
     run.subscribed().await;
