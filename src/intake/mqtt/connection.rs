@@ -165,7 +165,7 @@ impl<'a, S: AsyncRead + AsyncWrite> Connection<'a, S> {
         }
         self.receiver.show(counters);
         self.retry_subscriptions(now)?;
-        self.liveness.rest(self.obstacle.is_some(), now);
+        self.liveness.rest(!self.is_reading(), now);
         match self.liveness.check(self.written, now) {
             Verdict::Fine => {}
             Verdict::Ping => codec::write_pingreq(&mut self.out),
@@ -310,7 +310,7 @@ impl<'a, S: AsyncRead + AsyncWrite> Connection<'a, S> {
 
     /// A SUBACK may stand behind a long backlog: only silence counts.
     fn suback_due(&self) -> Option<Instant> {
-        let waiting = self.subscriber.is_waiting() && self.obstacle.is_none() && self.stop_at.is_none();
+        let waiting = self.subscriber.is_waiting() && self.is_reading();
         waiting.then(|| self.liveness.last_heard() + self.session.config.connect_timeout)
     }
 
