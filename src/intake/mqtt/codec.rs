@@ -126,7 +126,7 @@ pub(super) struct ConnAck {
 /// Anything that a server may not send, or that does not decode.
 pub(super) fn decode(version: MqttVersion, head: Head, frame: Bytes) -> Result<Inbound, Malformed> {
     match head.kind() {
-        kind::PUBLISH => publish(version, head, frame).map(Inbound::Publish),
+        kind::PUBLISH => publish(version, head, &frame).map(Inbound::Publish),
         kind::PINGRESP if head.remaining == 0 => Ok(Inbound::PingResp),
         kind::CONNACK => connack(version, head, frame).map(Inbound::ConnAck),
         kind::SUBACK => suback(version, head, frame),
@@ -193,8 +193,8 @@ fn property_length(rest: &[u8]) -> Option<usize> {
 ///
 /// # Errors
 /// When it has no usable packet id, so that it could not be answered.
-pub(super) fn unfit(version: MqttVersion, head: Head, seen: Bytes, cause: String) -> Result<Publish, Malformed> {
-    let parts = Parts::find(version, head, &seen).ok_or_else(|| malformed("a PUBLISH cut short"))?;
+pub(super) fn unfit(version: MqttVersion, head: Head, seen: &Bytes, cause: String) -> Result<Publish, Malformed> {
+    let parts = Parts::find(version, head, seen).ok_or_else(|| malformed("a PUBLISH cut short"))?;
     if head.qos() == 3 || (head.qos() > 0 && parts.pkid == 0) {
         return Err(malformed("a PUBLISH that cannot be answered"));
     }
@@ -210,10 +210,10 @@ pub(super) fn unfit(version: MqttVersion, head: Head, seen: Bytes, cause: String
     })
 }
 
-fn publish(version: MqttVersion, head: Head, frame: Bytes) -> Result<Publish, Malformed> {
+fn publish(version: MqttVersion, head: Head, frame: &Bytes) -> Result<Publish, Malformed> {
     let read = match version {
         MqttVersion::V311 => publish4(head, frame.clone()),
-        MqttVersion::V5 => publish5(head, frame.clone()),
+        MqttVersion::V5 => publish5(head, frame),
     };
     let cause = match read {
         Ok(publish) => match bad_topic(&publish.topic) {
@@ -248,8 +248,8 @@ fn publish4(head: Head, frame: Bytes) -> Result<Publish, String> {
     })
 }
 
-fn publish5(head: Head, frame: Bytes) -> Result<Publish, String> {
-    let parts = Parts::find(MqttVersion::V5, head, &frame).ok_or("a PUBLISH cut short")?;
+fn publish5(head: Head, frame: &Bytes) -> Result<Publish, String> {
+    let parts = Parts::find(MqttVersion::V5, head, frame).ok_or("a PUBLISH cut short")?;
     let read = v5::Publish::read(header5(head), frame.clone()).map_err(|e| e.to_string())?;
     let topic = std::str::from_utf8(&read.topic).map_err(|_| "topic is not UTF-8")?.to_owned();
     Ok(Publish {

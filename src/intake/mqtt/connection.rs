@@ -1,4 +1,4 @@
-//! One connection, from CONNECT to its end.
+//! One connection, from CONNACK to its end.
 //!
 //! The loop waits for four things: room to write, fired acks, bytes to read, a time. Everything between two waits is
 //! synchronous. All pending answers leave in one write. Reading stops while the reading at the head of the buffer may
@@ -7,7 +7,7 @@
 use std::io;
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout_at};
@@ -27,46 +27,11 @@ const READ_SIZE: usize = 64 * 1024;
 const UNWRITTEN_MAX: usize = 256 * 1024;
 /// Time for DISCONNECT and the peer's close even when the stop timeout has run out.
 const GOODBYE_MIN: Duration = Duration::from_secs(1);
+/// How long and how far to look for the reason of a connection that broke.
+const LAST_WORDS: Duration = Duration::from_millis(250);
+const LAST_WORDS_BYTES: usize = 4 << 20;
 /// A timer far enough away to mean never.
 const NEVER: Duration = Duration::from_secs(86_400);
-
-/// Sends CONNECT and waits for CONNACK; what comes behind it stays in `input`. The caller bounds the time.
-///
-/// # Errors
-/// The stream's, or anything but a CONNACK as the first packet (MQTT-3.2.0-1).
-pub(super) async fn handshake<S>(
-    stream: &mut S,
-    session: &MqttSession,
-    input: &mut BytesMut,
-) -> Result<ConnAck, MqttError>
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
-    let mut out = BytesMut::new();
-    codec::write_connect(&session.config, &mut out)?;
-    stream.write_all_buf(&mut out).await?;
-    stream.flush().await?;
-    loop {
-        if let Some(head) = Head::peek(input)? {
-            if head.kind() != kind::CONNACK && head.kind() != kind::DISCONNECT
-                || head.total() > session.config.packet_size_max as usize
-            {
-                return Err(Malformed("its first packet is no CONNACK".to_owned()).into());
-            }
-            if input.len() >= head.total() {
-                let frame = input.split_to(head.total()).freeze();
-                return match codec::decode(session.config.version, head, frame)? {
-                    Inbound::ConnAck(connack) => Ok(connack),
-                    Inbound::Disconnect { code } => Err(MqttError::Disconnected { code }),
-                    _ => Err(Malformed("its first packet is no CONNACK".to_owned()).into()),
-                };
-            }
-        }
-        if stream.read_buf(input).await? == 0 {
-            return Err(MqttError::Closed);
-        }
-    }
-}
 
 /// An established connection.
 pub(super) struct Connection<'a, S> {
@@ -139,13 +104,27 @@ impl<'a, S: AsyncRead + AsyncWrite> Connection<'a, S> {
     /// # Errors
     /// Why the connection ended; never for a stop.
     pub(super) async fn run(mut self, stop: &mut watch::Receiver<bool>) -> Result<(), MqttError> {
+        match self.serve(stop).await {
+            Ok(()) => {
+                self.goodbye().await;
+                Ok(())
+            }
+            // Found by writing, while the broker's reason stands behind readings that could not come in.
+            Err(MqttError::Io(e)) => match timeout_at(Instant::now() + LAST_WORDS, self.last_words()).await {
+                Ok(Some(code)) => Err(MqttError::Disconnected { code }),
+                _ => Err(MqttError::Io(e)),
+            },
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn serve(&mut self, stop: &mut watch::Receiver<bool>) -> Result<(), MqttError> {
         let timer = sleep_until(Instant::now() + NEVER);
         tokio::pin!(timer);
         loop {
             let now = Instant::now();
             self.turn(now)?;
             if self.is_done(now) {
-                self.goodbye(now).await;
                 return Ok(());
             }
             let due = self.due(now);
@@ -186,7 +165,7 @@ impl<'a, S: AsyncRead + AsyncWrite> Connection<'a, S> {
         }
         self.receiver.show(counters);
         self.retry_subscriptions(now)?;
-        self.liveness.rest(self.obstacle.is_some(), now);
+        self.liveness.rest(!self.is_reading(), now);
         match self.liveness.check(self.written, now) {
             Verdict::Fine => {}
             Verdict::Ping => codec::write_pingreq(&mut self.out),
@@ -331,7 +310,7 @@ impl<'a, S: AsyncRead + AsyncWrite> Connection<'a, S> {
 
     /// A SUBACK may stand behind a long backlog: only silence counts.
     fn suback_due(&self) -> Option<Instant> {
-        let waiting = self.subscriber.is_waiting() && self.obstacle.is_none() && self.stop_at.is_none();
+        let waiting = self.subscriber.is_waiting() && self.is_reading();
         waiting.then(|| self.liveness.last_heard() + self.session.config.connect_timeout)
     }
 
@@ -368,8 +347,38 @@ impl<'a, S: AsyncRead + AsyncWrite> Connection<'a, S> {
         self.stop_at.is_some_and(|at| now >= at || (self.receiver.is_answered() && !self.unflushed))
     }
 
+    /// The reason of a DISCONNECT in what the broker sent before it closed. Readings on the way to it are passed over:
+    /// they are unanswered, so they come again.
+    async fn last_words(&mut self) -> Option<u8> {
+        let mut passed = 0;
+        while passed < LAST_WORDS_BYTES {
+            let head = Head::peek(&self.input).ok()?;
+            match head.filter(|head| self.input.len() >= head.total()) {
+                Some(head) if head.kind() == kind::DISCONNECT => {
+                    let frame = self.input.split_to(head.total()).freeze();
+                    return match codec::decode(self.session.config.version, head, frame) {
+                        Ok(Inbound::Disconnect { code }) => Some(code),
+                        _ => None,
+                    };
+                }
+                Some(head) if self.skim.is_none() => {
+                    passed += head.total();
+                    self.input.advance(head.total());
+                }
+                _ => {
+                    self.input.reserve(READ_SIZE);
+                    if self.skim.is_some() || self.rd.read_buf(&mut self.input).await.ok()? == 0 {
+                        return None;
+                    }
+                }
+            }
+        }
+        None
+    }
+
     /// DISCONNECT, then waiting for the peer's close: a written PUBACK is not yet a processed one.
-    async fn goodbye(mut self, now: Instant) {
+    async fn goodbye(&mut self) {
+        let now = Instant::now();
         codec::write_disconnect(&mut self.out);
         let deadline = self.stop_at.unwrap_or(now).max(now + GOODBYE_MIN);
         let farewell = async {

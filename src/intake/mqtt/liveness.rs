@@ -1,7 +1,7 @@
 //! Whether the peer is still there: when to ping, when to give up. Pure: times come as arguments.
 //!
 //! Any byte from the peer is a sign of life, not only a PINGRESP, which may stand behind megabytes of readings. While
-//! the connection rests (gate or rate limit) nothing is read, so that nothing can be heard: pings go on, because the
+//! the connection rests (gate, rate limit, stop) nothing is read, so that nothing can be heard: pings go on, because the
 //! broker counts them, and the watch for an answer is suspended.
 
 use std::time::Duration;

@@ -1,6 +1,6 @@
 //! `[[source.mqtt]]`: a client of an existing broker, on a connection loop of our own over rumqttc's codec.
 //!
-//! A session goes through these files: `session.rs` connects and reconnects, `connection.rs` is one connection's loop,
+//! A session goes through these files: `session.rs` connects (`tls.rs`, `handshake.rs`) and reconnects, `connection.rs` is one connection's loop,
 //! `receive.rs` turns packets into deliveries (steps 1 and 2), `window.rs` holds what is unanswered and decides which
 //! PUBACK may leave (step 5). `codec.rs` is the only seam to rumqttc. The rest is pure: `liveness.rs`, `topics.rs`,
 //! `oversize.rs`, `rate.rs`, `backoff.rs`.
@@ -12,6 +12,7 @@
 mod backoff;
 mod codec;
 mod connection;
+mod handshake;
 mod liveness;
 mod oversize;
 mod rate;
@@ -22,11 +23,15 @@ mod topics;
 mod window;
 
 #[cfg(test)]
+mod cost_tests;
+#[cfg(test)]
 mod scripted_tests;
 #[cfg(test)]
 mod support;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tls_tests;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -82,7 +87,7 @@ pub struct SourceCounters {
     /// Connections beyond the first.
     pub reconnects: AtomicU64,
     pub sessions_lost: AtomicU64,
-    /// Known by reason code 0x8E (v5), or supposed after a close by the peer soon after the start (3.1.1).
+    /// Known by reason code 0x8E (v5), or supposed: the peer closed (3.1.1) or reset the connection within a minute.
     pub takeovers: AtomicU64,
     /// Times that the gate closed.
     pub gate_closed: AtomicU64,

@@ -43,8 +43,8 @@ impl Skim {
     /// When the packet's beginning does not hold a topic and a usable packet id.
     pub(super) fn finish(self, version: MqttVersion, packet_size_max: u32) -> Result<Publish, Malformed> {
         let bytes = self.head.total();
-        let cause = format!("packet of {bytes} bytes exceeds {packet_size_max}");
-        let mut publish = codec::unfit(version, self.head, self.kept.freeze(), cause)?;
+        let cause = format!("packet of {bytes} bytes exceeds packet_size_max {packet_size_max}");
+        let mut publish = codec::unfit(version, self.head, &self.kept.freeze(), cause)?;
         publish.payload.truncate(PAYLOAD_KEPT_MAX);
         Ok(publish)
     }
@@ -97,7 +97,7 @@ mod tests {
         let (publish, most) = skim(packet("plant/a", 5_000_000), 10_000);
         assert_eq!((publish.topic.as_str(), publish.pkid, publish.qos), ("plant/a", 9, 1));
         assert_eq!(publish.payload.len(), PAYLOAD_KEPT_MAX);
-        assert_eq!(publish.unfit.as_deref(), Some("packet of 5000015 bytes exceeds 100"));
+        assert_eq!(publish.unfit.as_deref(), Some("packet of 5000016 bytes exceeds packet_size_max 100"));
         assert!(most <= KEPT_MAX, "{most}");
     }
 

@@ -11,7 +11,8 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::backoff::{Backoff, TakeOvers};
 use super::codec::ConnAck;
-use super::connection::{Connection, Parts, asked_to_stop, handshake};
+use super::connection::{Connection, Parts, asked_to_stop};
+use super::handshake::handshake;
 use super::receive::Receiver;
 use super::topics::Subscriber;
 use super::{Clock, MqttError, MqttSession, SourceCounters, tls};
@@ -159,15 +160,21 @@ impl<'a> Life<'a> {
     fn is_takeover(&self, error: &MqttError, lifetime: Option<Duration>) -> bool {
         match error {
             MqttError::Disconnected { code } => *code == SESSION_TAKEN_OVER,
-            MqttError::Closed => self.is_short(lifetime),
-            MqttError::Io(e) => e.kind() == io::ErrorKind::ConnectionReset && self.is_short(lifetime),
+            MqttError::Closed => self.session.config.version == MqttVersion::V311 && is_short(lifetime),
+            // Also in v5: a broker that still has unread PUBACKs of ours resets the connection, and with it its reason.
+            MqttError::Io(e) => is_close(e.kind()) && is_short(lifetime),
             _ => false,
         }
     }
+}
 
-    fn is_short(&self, lifetime: Option<Duration>) -> bool {
-        self.session.config.version == MqttVersion::V311 && lifetime.is_some_and(|lifetime| lifetime < SHORT_LIFE)
-    }
+fn is_short(lifetime: Option<Duration>) -> bool {
+    lifetime.is_some_and(|lifetime| lifetime < SHORT_LIFE)
+}
+
+/// A close by the peer with data unread.
+fn is_close(kind: io::ErrorKind) -> bool {
+    matches!(kind, io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionAborted)
 }
 
 async fn establish(session: &MqttSession) -> Result<Established, MqttError> {
