@@ -28,8 +28,8 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 pub enum ClusterError {
     #[error("set up a client for [kafka.{cluster}]: {reason}")]
     Client { cluster: String, reason: String },
-    #[error("reach [kafka.{cluster}] at {servers}: {error}")]
-    Unreachable { cluster: String, servers: String, error: KafkaError },
+    #[error("reach [kafka.{cluster}] at {servers}: {reason}")]
+    Unreachable { cluster: String, servers: String, reason: String },
     #[error("{action} topic \"{topic}\": {code}")]
     Refused { action: &'static str, topic: String, code: RDKafkaErrorCode },
     #[error("{action} topic \"{topic}\": {reason}")]
@@ -79,7 +79,7 @@ impl Cluster {
     /// [`ClusterError`] when the cluster does not answer or refuses.
     pub fn topics(&self, with_properties: &[&str]) -> Result<BTreeMap<String, Actual>, ClusterError> {
         // The list of all topics: a question for one by its name could create it.
-        let metadata = self.admin.inner().fetch_metadata(None, TIMEOUT).map_err(|error| self.unreachable(error))?;
+        let metadata = self.admin.inner().fetch_metadata(None, TIMEOUT).map_err(|error| self.unreachable(&error))?;
         let mut topics: BTreeMap<String, Actual> =
             metadata.topics().iter().map(|topic| (topic.name().to_owned(), shape(topic))).collect();
         let known: Vec<&str> = with_properties.iter().copied().filter(|name| topics.contains_key(*name)).collect();
@@ -150,13 +150,17 @@ impl Cluster {
         let answers = self
             .runtime
             .block_on(self.admin.describe_configs(&resources, &options()))
-            .map_err(|error| self.unreachable(error))?;
+            .map_err(|error| self.unreachable(&error))?;
         let refused = |code, topic: &str| ClusterError::Refused { action: "describe", topic: topic.to_owned(), code };
         answers.into_iter().zip(topics).map(|(answer, topic)| answer.map_err(|code| refused(code, topic))).collect()
     }
 
-    fn unreachable(&self, error: KafkaError) -> ClusterError {
-        ClusterError::Unreachable { cluster: self.name.clone(), servers: self.servers.clone(), error }
+    fn unreachable(&self, error: &KafkaError) -> ClusterError {
+        ClusterError::Unreachable {
+            cluster: self.name.clone(),
+            servers: self.servers.clone(),
+            reason: error.to_string(),
+        }
     }
 }
 
