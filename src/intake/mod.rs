@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use tokio::sync::Notify;
 
+use crate::config::Subscription;
 use crate::record::{Body, Reading};
 
 /// What route makes of a reading.
@@ -121,5 +122,14 @@ pub enum SourceEvent {
     SubscriptionRefused {
         filter: String,
         reason: String,
+    },
+    /// The broker now has exactly these subscriptions of ours: the list to hand over as `previous` at the next start.
+    Subscribed {
+        subscriptions: Vec<Subscription>,
+    },
+    /// A packet above `packet_size_max` came: its topic and its beginning went to the dead letters, the rest is gone.
+    Oversize {
+        topic: String,
+        bytes: u64,
     },
 }
