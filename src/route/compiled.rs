@@ -6,9 +6,9 @@ use super::error::{ParseError, Part, RenderError, RouteError, RouterError};
 use super::filter::{Captures, Filter};
 use super::headers::Headers;
 use super::json::Pointer;
-use super::kafka_name::{self, NameError};
+use super::kafka_name;
 use super::names::Names;
-use super::render::{MARK, Renderer, Values};
+use super::render::{Renderer, Values};
 use super::spec::{OnError, RouteSpec, TimestampFormat, TimestampSpec};
 use super::template::Template;
 use super::timestamp;
@@ -160,19 +160,11 @@ impl Topic {
             Topic::Constant(name) => return Ok(Cow::Borrowed(name)),
             Topic::Rendered { route, renderer, marked } => (*route, renderer, *marked),
         };
-        let in_topic = |error: RenderError| error.of(Part::Topic);
         let mut source_name = String::new();
-        if marked {
-            renderer.append_marked(values, &mut source_name).map_err(in_topic)?;
-        } else {
-            renderer.append(values, &mut source_name).map_err(in_topic)?;
-            if kafka_name::is_clean(&source_name) {
-                names.claim(route, &source_name, &source_name)?;
-                return Ok(Cow::Owned(source_name));
-            }
-            if source_name.contains(MARK) {
-                return Err(NameError::Characters(source_name.replace(MARK, "\u{fffd}")).into());
-            }
+        renderer.append_name(values, marked, &mut source_name).map_err(|error| error.of(Part::Topic))?;
+        if kafka_name::is_clean(&source_name) {
+            names.claim(route, &source_name, &source_name)?;
+            return Ok(Cow::Owned(source_name));
         }
         let mut name = String::with_capacity(source_name.len());
         kafka_name::sanitise(&source_name, &mut name);

@@ -69,20 +69,19 @@ impl Renderer {
         Ok(())
     }
 
-    /// As [`Renderer::append`], with a [`MARK`] on both sides of every variable part: `x.y` + `z` and `x` + `y.z`
-    /// differ then.
-    pub fn append_marked(&self, values: &Values<'_>, out: &mut String) -> Result<(), RenderError> {
+    /// As [`Renderer::append`], for a name: no variable part may hold a [`MARK`]. With `marked` there is one on both sides
+    /// of every variable part: `x.y` + `z` and `x` + `y.z` differ then.
+    pub fn append_name(&self, values: &Values<'_>, marked: bool, out: &mut String) -> Result<(), RenderError> {
         let start = out.len();
         for (segment, slot) in &self.segments {
-            if matches!(segment, Segment::Literal(_)) {
-                segment.text(*slot, values, |text| push_bounded(text, start, out))??;
-                continue;
-            }
-            out.push(MARK);
-            segment.text(*slot, values, |text| {
-                if text.contains(MARK) { Err(RenderError::Nul(segment.name())) } else { push_bounded(text, start, out) }
+            let variable = !matches!(segment, Segment::Literal(_));
+            let mark = (variable && marked).then_some(MARK);
+            out.extend(mark);
+            segment.text(*slot, values, |text| match text.contains(MARK) {
+                true if variable => Err(RenderError::Nul(segment.name())),
+                _ => push_bounded(text, start, out),
             })??;
-            out.push(MARK);
+            out.extend(mark);
         }
         Ok(())
     }
