@@ -1,0 +1,10 @@
+//! The rig: real Kafka, real Mosquitto, the real gateway, a tap between the last two, and a judge.
+
+pub mod jobs;
+pub mod readings;
+pub mod wire;
+
+pub mod kafka;
+pub mod mosquitto;
+pub mod mqtt;
+pub mod tap;
