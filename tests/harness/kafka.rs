@@ -42,6 +42,7 @@ pub struct KafkaServer {
 /// A record as a consumer sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Consumed {
+    pub topic: String,
     pub partition: i32,
     pub offset: i64,
     pub key: Option<Vec<u8>>,
@@ -130,31 +131,26 @@ impl KafkaServer {
 
     /// Everything in `topic`, per partition up to where it ended when the reader came to its end.
     pub fn consume_all(&self, topic: &str) -> Vec<Consumed> {
-        let mut reader = Reader::new(self, topic);
-        while !reader.at_end() {
-            reader.poll();
-        }
-        reader.records
+        Reader::new(self, topic).read_to_end()
     }
 
-    /// Reads `topic` until `enough` says so of the record that has just come, then on to the end.
-    /// Returns what there is when [`PATIENCE`] runs out: the judge finds what is missing.
-    pub fn consume_until(&self, topic: &str, mut enough: impl FnMut(&Consumed) -> bool) -> Vec<Consumed> {
-        let mut reader = Reader::new(self, topic);
+    /// Reads `topics` until `enough` says so of the record that has just come, then on to the end.
+    /// Returns what there is when nothing has come for [`PATIENCE`]: the judge finds what is missing.
+    pub fn consume_until(&self, topics: &[&str], mut enough: impl FnMut(&Consumed) -> bool) -> Vec<Consumed> {
+        let mut readers: Vec<Reader> = topics.iter().map(|topic| Reader::new(self, topic)).collect();
+        // The deadline is for silence: a slow drain that moves is no failure.
         let mut deadline = Instant::now() + PATIENCE;
-        loop {
-            // The deadline is for silence: a slow drain that moves is no failure.
-            match reader.poll() {
-                Some(record) if enough(record) => break,
-                Some(_) => deadline = Instant::now() + PATIENCE,
-                None if Instant::now() > deadline => break,
-                None => {}
+        'reading: while Instant::now() < deadline {
+            for reader in &mut readers {
+                while let Some(record) = reader.poll() {
+                    if enough(record) {
+                        break 'reading;
+                    }
+                    deadline = Instant::now() + PATIENCE;
+                }
             }
         }
-        while !reader.at_end() {
-            reader.poll();
-        }
-        reader.records
+        readers.into_iter().flat_map(Reader::read_to_end).collect()
     }
 
     /// Formatting is for a new directory only: the node's identity and its voters are written once.
@@ -227,15 +223,22 @@ impl Reader {
     fn new(server: &KafkaServer, topic: &str) -> Reader {
         let consumer: BaseConsumer = server.client().create().unwrap();
         let metadata = consumer.fetch_metadata(Some(topic), PATIENCE).unwrap();
-        let partitions: BTreeMap<i32, bool> =
-            metadata.topics().iter().flat_map(|t| t.partitions()).map(|p| (p.id(), false)).collect();
+        let ids = metadata.topics().iter().flat_map(|topic| topic.partitions()).map(|partition| partition.id());
+        let partitions: BTreeMap<i32, bool> = ids.map(|id| (id, false)).collect();
         assert!(!partitions.is_empty(), "no such topic: {topic}");
         let mut list = TopicPartitionList::new();
-        for &partition in partitions.keys() {
-            list.add_partition_offset(topic, partition, Offset::Beginning).unwrap();
+        for &id in partitions.keys() {
+            list.add_partition_offset(topic, id, Offset::Beginning).unwrap();
         }
         consumer.assign(&list).unwrap();
         Reader { consumer, records: Vec::new(), partitions }
+    }
+
+    fn read_to_end(mut self) -> Vec<Consumed> {
+        while !self.at_end() {
+            self.poll();
+        }
+        self.records
     }
 
     fn at_end(&self) -> bool {
@@ -243,7 +246,7 @@ impl Reader {
     }
 
     fn poll(&mut self) -> Option<&Consumed> {
-        match self.consumer.poll(Duration::from_millis(200))? {
+        match self.consumer.poll(Duration::from_millis(100))? {
             Ok(message) => {
                 let record = consumed(&message);
                 self.partitions.insert(record.partition, false);
@@ -265,6 +268,7 @@ fn consumed<M: Message>(message: &M) -> Consumed {
         headers.iter().map(|h| (h.key.to_owned(), h.value.unwrap_or_default().to_vec())).collect::<Vec<_>>()
     });
     Consumed {
+        topic: message.topic().to_owned(),
         partition: message.partition(),
         offset: message.offset(),
         key: message.key().map(<[u8]>::to_vec),
@@ -417,7 +421,7 @@ mod tests {
         let client: BaseConsumer = kafka.client().create().unwrap();
         assert!(client.fetch_metadata(None, Duration::from_millis(300)).is_err(), "a paused broker does not answer");
         kafka.resume();
-        assert_eq!(numbers(&kafka.consume_until("kept", |record| record.offset == 19)), (0..20).collect::<Vec<_>>());
+        assert_eq!(numbers(&kafka.consume_until(&["kept"], |record| record.offset == 19)), (0..20).collect::<Vec<_>>());
     }
 
     #[test]

@@ -8,3 +8,6 @@ pub mod kafka;
 pub mod mosquitto;
 pub mod mqtt;
 pub mod tap;
+
+pub mod checker;
+pub mod gateway;
