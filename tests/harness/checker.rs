@@ -45,22 +45,48 @@ pub struct Books {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Problem {
     /// More accepted readings are missing than ledger and spool account for.
-    Lost { missing: Vec<String>, accounted: u64 },
+    Lost {
+        missing: Vec<String>,
+        accounted: u64,
+    },
     /// More records and ledger entries than publications.
-    Overcounted { records: u64, ledger: u64, offered: u64 },
+    Overcounted {
+        records: u64,
+        ledger: u64,
+        offered: u64,
+    },
     /// In Kafka, but never offered.
-    Phantom { id: String },
+    Phantom {
+        id: String,
+    },
     /// `later` was accepted after `earlier` and arrived first.
-    OutOfOrder { stream: String, earlier: String, later: String },
+    OutOfOrder {
+        stream: String,
+        earlier: String,
+        later: String,
+    },
     /// One stream in two partitions: its order means nothing.
-    Scattered { stream: String },
-    NoForebayId { id: String },
+    Scattered {
+        stream: String,
+    },
+    NoForebayId {
+        id: String,
+    },
     /// One reading under more identities than it was offered times.
-    TooManyIds { id: String, forebay_ids: usize, offered: usize },
+    TooManyIds {
+        id: String,
+        forebay_ids: usize,
+        offered: usize,
+    },
     /// One identity for two readings.
-    IdReused { forebay_id: String, ids: Vec<String> },
+    IdReused {
+        forebay_id: String,
+        ids: Vec<String>,
+    },
     /// Delivered and rejected.
-    BothWays { forebay_id: String },
+    BothWays {
+        forebay_id: String,
+    },
     StrayPubacks(usize),
     FaultNeverSeen(String),
 }

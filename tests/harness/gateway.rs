@@ -8,7 +8,6 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
@@ -152,7 +151,8 @@ impl Builder {
     /// A source that takes `plant/#` from the broker on `port`.
     pub fn mqtt(self, port: u16, login: Option<&Login>) -> Builder {
         let login = login.map(|login| format!("user = {:?}\npassword = {:?}\n", login.user, login.password));
-        let lines = format!("name = \"plant\"\nhost = \"127.0.0.1\"\nport = {port}\nclient_id = \"forebay-under-test\"\n");
+        let lines =
+            format!("name = \"plant\"\nhost = \"127.0.0.1\"\nport = {port}\nclient_id = \"forebay-under-test\"\n");
         // Short pauses: a test that restarts its broker should not wait for a polite back-off.
         let pauses = "backoff_min = \"50ms\"\nbackoff_max = \"500ms\"\n";
         self.table("[[source.mqtt]]", &(lines + pauses + &login.unwrap_or_default()))

@@ -82,10 +82,6 @@ impl Job {
         self.child.id()
     }
 
-    pub fn log(&self) -> &Path {
-        &self.log
-    }
-
     /// Waits for the first line on stderr that contains `needle`.
     pub fn wait_for_line(&self, needle: &str) -> String {
         let lines = self.lines.as_ref().expect("only a watched job has lines");

@@ -3,7 +3,7 @@
 //! Owns the broker's process, port and data. The shared broker serves all tests that do not disturb it; a test that
 //! stops, kills or pauses its broker has one of its own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -17,6 +17,7 @@ use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{Headers, Message};
+use rdkafka::metadata::{MetadataPartition, MetadataTopic};
 use rdkafka::{Offset, TopicPartitionList};
 use tempfile::TempDir;
 
@@ -129,6 +130,13 @@ impl KafkaServer {
         self.wait_for_topic(name, |leaders| leaders == 0);
     }
 
+    /// The names of all topics.
+    pub fn topics(&self) -> HashSet<String> {
+        let client: BaseConsumer = self.client().create().unwrap();
+        let metadata = client.fetch_metadata(None, PATIENCE).unwrap();
+        metadata.topics().iter().map(|topic| topic.name().to_owned()).collect()
+    }
+
     /// Everything in `topic`, per partition up to where it ended when the reader came to its end.
     pub fn consume_all(&self, topic: &str) -> Vec<Consumed> {
         Reader::new(self, topic).read_to_end()
@@ -179,7 +187,8 @@ impl KafkaServer {
         let client: BaseConsumer = self.client().create().unwrap();
         jobs::wait_until(&format!("the metadata of {name} have settled"), || {
             let metadata = client.fetch_metadata(None, REQUEST).ok()?;
-            let partitions = metadata.topics().iter().filter(|topic| topic.name() == name).flat_map(|t| t.partitions());
+            let partitions =
+                metadata.topics().iter().filter(|topic| topic.name() == name).flat_map(MetadataTopic::partitions);
             settled(partitions.filter(|partition| partition.leader() >= 0).count()).then_some(())
         });
     }
@@ -223,7 +232,7 @@ impl Reader {
     fn new(server: &KafkaServer, topic: &str) -> Reader {
         let consumer: BaseConsumer = server.client().create().unwrap();
         let metadata = consumer.fetch_metadata(Some(topic), PATIENCE).unwrap();
-        let ids = metadata.topics().iter().flat_map(|topic| topic.partitions()).map(|partition| partition.id());
+        let ids = metadata.topics().iter().flat_map(MetadataTopic::partitions).map(MetadataPartition::id);
         let partitions: BTreeMap<i32, bool> = ids.map(|id| (id, false)).collect();
         assert!(!partitions.is_empty(), "no such topic: {topic}");
         let mut list = TopicPartitionList::new();
@@ -402,9 +411,7 @@ mod tests {
         kafka.create_topic("rig-delete", 1, &[]);
         assert_eq!(kafka.consume_all("rig-delete"), []);
         kafka.delete_topic("rig-delete");
-        let client: BaseConsumer = kafka.client().create().unwrap();
-        let metadata = client.fetch_metadata(None, REQUEST).unwrap();
-        assert!(metadata.topics().iter().all(|topic| topic.name() != "rig-delete"));
+        assert!(!kafka.topics().contains("rig-delete"));
     }
 
     #[test]

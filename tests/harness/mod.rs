@@ -11,3 +11,4 @@ pub mod tap;
 
 pub mod checker;
 pub mod gateway;
+pub mod rig;

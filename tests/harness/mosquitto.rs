@@ -28,11 +28,11 @@ pub struct Options {
 }
 
 impl Mosquitto {
-    pub fn start(options: Options) -> Mosquitto {
+    pub fn start(options: &Options) -> Mosquitto {
         let dir = jobs::scratch("mosquitto");
         let port = jobs::free_port();
         let broker = Mosquitto { port, login: options.login.clone(), job: Mutex::new(None), dir };
-        broker.write_config(&options);
+        broker.write_config(options);
         broker.restart();
         broker
     }
@@ -130,7 +130,7 @@ mod tests {
 
     #[test]
     fn a_restart_keeps_the_session_and_its_queue() {
-        let broker = Mosquitto::start(Options::default());
+        let broker = Mosquitto::start(&Options::default());
         drop(Subscriber::connect(broker.port(), "sub", broker.login(), "plant/#"));
         publish(&broker, 0..300);
         broker.stop();
@@ -143,7 +143,7 @@ mod tests {
 
     #[test]
     fn a_restart_without_sessions_loses_them() {
-        let broker = Mosquitto::start(Options::default());
+        let broker = Mosquitto::start(&Options::default());
         drop(Subscriber::connect(broker.port(), "sub", broker.login(), "plant/#"));
         publish(&broker, 0..10);
         broker.stop();
@@ -154,7 +154,7 @@ mod tests {
     #[test]
     fn a_publisher_goes_on_after_a_kill_and_a_pause() {
         let login = Login { user: "plant".to_owned(), password: "rig".to_owned() };
-        let broker = Mosquitto::start(Options { login: Some(login), max_inflight_messages: Some(100) });
+        let broker = Mosquitto::start(&Options { login: Some(login), max_inflight_messages: Some(100) });
         let mut publisher = Publisher::connect(broker.port(), "dev", broker.login());
         (0..50).for_each(|number| publisher.publish(&Reading::new(1, number)));
         broker.kill();

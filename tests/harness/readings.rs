@@ -14,10 +14,11 @@ impl Reading {
         Self::padded(device, number, 0)
     }
 
-    /// The same with `padding` bytes more.
+    /// The same with `padding` bytes more, which do not compress below three quarters.
     pub fn padded(device: usize, number: usize, padding: usize) -> Reading {
         let id = format!("d{device}-{number}");
-        let payload = format!(r#"{{"id":"{id}","unit":"C","value":{}.5,"pad":"{}"}}"#, number % 90, "x".repeat(padding));
+        let noise = noise((device << 32 | number) as u64, padding);
+        let payload = format!(r#"{{"id":"{id}","unit":"C","value":{}.5,"noise":"{noise}"}}"#, number % 90);
         Reading { topic: format!("plant/d{device}/temp"), payload: payload.into_bytes(), id }
     }
 
@@ -34,6 +35,39 @@ pub fn id_of(payload: &[u8]) -> Option<String> {
     Some(fields.get("id")?.as_str()?.to_owned())
 }
 
+/// `per_device` readings of each of `devices`, in turn, numbered from `first`.
+pub fn plant(devices: usize, first: usize, per_device: usize) -> Vec<Reading> {
+    let numbers = first..first + per_device;
+    numbers.flat_map(|number| (0..devices).map(move |device| Reading::new(device, number))).collect()
+}
+
+/// A small seeded generator (SplitMix64): a failure is repeated with its seed.
+pub struct Dice(u64);
+
+impl Dice {
+    pub fn new(seed: u64) -> Dice {
+        Dice(seed)
+    }
+
+    pub fn roll(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// A number from `low` up to, not including, `high`.
+    pub fn between(&mut self, low: u64, high: u64) -> u64 {
+        low + self.roll() % (high - low)
+    }
+}
+
+fn noise(seed: u64, length: usize) -> String {
+    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let mut dice = Dice::new(seed);
+    (0..length).map(|_| char::from(LETTERS[(dice.roll() % 64) as usize])).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -44,5 +78,18 @@ mod tests {
         assert_eq!(id_of(&reading.payload), Some("d3-17".to_owned()));
         assert!(reading.payload.len() > 100);
         assert_eq!(id_of(b"{}"), None);
+    }
+
+    #[test]
+    fn the_plant_speaks_in_turn_and_never_twice() {
+        let ids: Vec<String> = plant(2, 5, 2).into_iter().map(|reading| reading.id).collect();
+        assert_eq!(ids, ["d0-5", "d1-5", "d0-6", "d1-6"]);
+    }
+
+    #[test]
+    fn noise_does_not_compress_much_and_is_the_same_each_time() {
+        let reading = Reading::padded(1, 1, 8000);
+        assert_eq!(reading, Reading::padded(1, 1, 8000));
+        assert!(zstd::bulk::compress(&reading.payload, 1).unwrap().len() > 5900);
     }
 }

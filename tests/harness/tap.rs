@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 
@@ -33,6 +34,8 @@ pub struct History {
     pub malformed: usize,
     /// Client ids of the CONNECTs, in order.
     pub connects: Vec<String>,
+    /// Subscriptions that the broker has confirmed.
+    pub subacks: usize,
 }
 
 pub struct Tap {
@@ -126,6 +129,20 @@ impl Tap {
         let (offered, accepted) = (history.offered.len(), history.accepted.len());
         assert!(!waited.timed_out(), "the tap never saw {what}: {offered} offered, {accepted} accepted");
         history
+    }
+
+    /// Waits until no PUBACK has come for `silence`: the gateway pushes back, or there is nothing left to accept.
+    pub fn wait_quiet(&self, silence: Duration) -> History {
+        let mut inner = self.state.lock();
+        loop {
+            let before = inner.history.accepted.len();
+            let same = |inner: &mut Inner| inner.history.accepted.len() == before;
+            let (after, waited) = self.state.news.wait_timeout_while(inner, silence, same).unwrap();
+            if waited.timed_out() {
+                return after.history.clone();
+            }
+            inner = after;
+        }
     }
 
     /// Waits until `count` PUBACKs have come.
@@ -270,6 +287,7 @@ impl History {
                     None => self.stray_pubacks += 1,
                 }
             }
+            (From::Broker, Packet::SubAck) => self.subacks += 1,
             _ => {}
         }
     }
@@ -284,7 +302,7 @@ mod tests {
 
     /// A subscriber in the gateway's place, behind a tap, and a broker with `count` readings for it.
     fn behind_tap(count: usize) -> (Mosquitto, Tap, Subscriber) {
-        let broker = Mosquitto::start(Options::default());
+        let broker = Mosquitto::start(&Options::default());
         let tap = Tap::start(broker.port());
         let subscriber = Subscriber::connect(tap.port(), "gateway", None, "plant/#");
         let mut publisher = Publisher::connect(broker.port(), "dev", None);
@@ -311,7 +329,8 @@ mod tests {
         assert_eq!(id_of(&unacknowledged).as_deref(), Some("d1-12"));
         assert!(history.offered.len() > 12);
         assert_eq!((history.stray_pubacks, history.malformed), (0, 0));
-        assert_eq!(history.connects, ["gateway"]);
+        assert_eq!((history.connects, history.subacks), (vec!["gateway".to_owned()], 1));
+        assert_eq!(tap.wait_quiet(Duration::from_millis(50)).accepted.len(), 12);
     }
 
     #[test]
@@ -348,7 +367,7 @@ mod tests {
 
     #[test]
     fn a_refusing_tap_lets_nobody_through() {
-        let broker = Mosquitto::start(Options::default());
+        let broker = Mosquitto::start(&Options::default());
         let tap = Tap::start(broker.port());
         tap.refuse(true);
         let mut refused = TcpStream::connect(("127.0.0.1", tap.port())).unwrap();

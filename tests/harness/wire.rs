@@ -10,11 +10,25 @@ pub const V5: u8 = 5;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Packet {
-    Connect { level: u8, client_id: String },
-    ConnAck { code: u8, session_present: bool },
-    Publish { topic: String, packet_id: u16, dup: bool, payload: Bytes },
+    Connect {
+        level: u8,
+        client_id: String,
+    },
+    ConnAck {
+        code: u8,
+        session_present: bool,
+    },
+    Publish {
+        topic: String,
+        packet_id: u16,
+        dup: bool,
+        payload: Bytes,
+    },
     /// `reason` is 0 in 3.1.1.
-    PubAck { packet_id: u16, reason: u8 },
+    PubAck {
+        packet_id: u16,
+        reason: u8,
+    },
     SubAck,
     /// What the rig passes on without looking: the packet type.
     Other(u8),
@@ -79,7 +93,11 @@ fn skip_properties(body: &mut Bytes, level: u8) -> Result<(), Malformed> {
         let byte = take_u8(body)?;
         length |= usize::from(byte & 0x7f) << shift;
         if byte & 0x80 == 0 {
-            return if body.len() < length { Err(Malformed) } else { Ok(body.advance(length)) };
+            if body.len() < length {
+                return Err(Malformed);
+            }
+            body.advance(length);
+            return Ok(());
         }
     }
     Err(Malformed)
