@@ -49,8 +49,9 @@ impl Rig {
         }
     }
 
-    /// Publishes in the background.
+    /// Publishes in the background, from the moment on when Mosquitto has a session to keep the readings for.
     pub fn load(&self, per_second: u32, readings: Vec<Reading>) -> Load {
+        self.tap.wait_for("the gateway's subscription", |history| history.subacks > 0);
         Load::start(self.mosquitto.port(), self.mosquitto.login(), per_second, readings)
     }
 
