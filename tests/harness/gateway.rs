@@ -1,0 +1,244 @@
+//! The real gateway: the `forebay` binary, its configuration, its answers.
+//!
+//! Owns the state directory, which survives kills and restarts and goes with the test. All that the rig takes for granted
+//! of the binary stands here: the keys, the paths of the HTTP port, the names in [`metric`].
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+
+use nix::sys::signal::Signal;
+use tempfile::TempDir;
+
+use super::jobs::{self, Job, PATIENCE};
+use super::mqtt::Login;
+
+/// Metrics by which the books are closed.
+pub mod metric {
+    /// Records in the spool that are not settled.
+    pub const BACKLOG: &str = "forebay_backlog_records";
+    /// Records that the loss ledger accounts for.
+    pub const LEDGER: &str = "forebay_ledger_records_total";
+}
+
+pub struct Gateway {
+    dir: TempDir,
+    http_port: u16,
+    job: Option<Job>,
+    starts: usize,
+}
+
+/// Writes the configuration, table by table.
+pub struct Builder {
+    http_port: u16,
+    tables: String,
+    routes: String,
+}
+
+impl Gateway {
+    pub fn builder() -> Builder {
+        Builder { http_port: jobs::free_port(), tables: String::new(), routes: String::new() }
+    }
+
+    /// Starts and waits until it is ready.
+    pub fn start(&mut self) {
+        self.launch(None);
+        self.wait_ready();
+    }
+
+    /// Starts and waits until it answers at all: without Kafka or a broker it may not call itself ready.
+    pub fn start_alone(&mut self) {
+        self.launch(None);
+        jobs::wait_until("the gateway answers", || self.get("/healthz"));
+    }
+
+    /// Starts with a fault point armed, `<point>` or `<point>:<n>` for its n-th passage. It may stop there at any time,
+    /// so there is nothing else to wait for.
+    pub fn start_with_fault(&mut self, fault: &str) {
+        self.launch(Some(fault));
+    }
+
+    /// Waits until the gateway stands still at `point`.
+    pub fn wait_for_fault(&self, point: &str) {
+        self.job().wait_for_line(&format!("fault point {point} reached"));
+    }
+
+    pub fn wait_ready(&mut self) {
+        jobs::wait_until("the gateway is ready", || {
+            let ended = self.job_mut().ended();
+            assert!(ended.is_none(), "the gateway ended: {ended:?}\n{}", self.job().log_end());
+            self.get("/readyz").filter(|(status, _)| *status == 200)
+        });
+    }
+
+    pub fn kill9(&mut self) {
+        self.take_job().kill();
+    }
+
+    /// SIGTERM; it must leave in good order.
+    pub fn stop(&mut self) {
+        let mut job = self.take_job();
+        let status = job.stop();
+        assert!(status.success(), "the gateway's end: {status}\n{}", job.log_end());
+    }
+
+    pub fn pause(&self) {
+        self.job().signal(Signal::SIGSTOP);
+    }
+
+    pub fn resume(&self) {
+        self.job().signal(Signal::SIGCONT);
+    }
+
+    /// Every sample by its full name, labels included.
+    pub fn metrics(&self) -> BTreeMap<String, f64> {
+        let (status, body) = self.get("/metrics").expect("the gateway answers");
+        assert_eq!(status, 200, "{body}");
+        samples(&body)
+    }
+
+    /// The sum of a metric over all labels.
+    pub fn metric(&self, name: &str) -> f64 {
+        let metrics = self.metrics();
+        let mut samples = metrics.iter().filter(|(full, _)| full.split('{').next() == Some(name)).peekable();
+        assert!(samples.peek().is_some(), "there is no metric {name} in {:?}", metrics.keys());
+        samples.map(|(_, value)| value).sum()
+    }
+
+    pub fn config(&self) -> PathBuf {
+        self.dir.path().join("gateway.toml")
+    }
+
+    /// Status and body.
+    fn get(&self, path: &str) -> Option<(u16, String)> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.http_port)).ok()?;
+        stream.set_read_timeout(Some(PATIENCE)).ok()?;
+        // In one write: a server may answer and close on the first piece of a request in several.
+        let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        let status = answer.split(' ').nth(1)?.parse().ok()?;
+        Some((status, answer.split_once("\r\n\r\n")?.1.to_owned()))
+    }
+
+    fn launch(&mut self, fault: Option<&str>) {
+        let mut command = jobs::leashed(Path::new(env!("CARGO_BIN_EXE_forebay")));
+        command.args(["run", "--config"]).arg(self.config());
+        command.env_remove("FOREBAY_FAULT");
+        if let Some(fault) = fault {
+            command.env("FOREBAY_FAULT", fault);
+        }
+        self.starts += 1;
+        let log = self.dir.path().join(format!("log-{}", self.starts));
+        self.job = Some(Job::start_watched("gateway", command, &log));
+    }
+
+    fn job(&self) -> &Job {
+        self.job.as_ref().expect("the gateway runs")
+    }
+
+    fn job_mut(&mut self) -> &mut Job {
+        self.job.as_mut().expect("the gateway runs")
+    }
+
+    fn take_job(&mut self) -> Job {
+        self.job.take().expect("the gateway runs")
+    }
+}
+
+impl Builder {
+    /// A source that takes `plant/#` from the broker on `port`.
+    pub fn mqtt(self, port: u16, login: Option<&Login>) -> Builder {
+        let login = login.map(|login| format!("user = {:?}\npassword = {:?}\n", login.user, login.password));
+        let lines =
+            format!("name = \"plant\"\nhost = \"127.0.0.1\"\nport = {port}\nclient_id = \"forebay-under-test\"\n");
+        // Short pauses: a test that restarts its broker should not wait for a polite back-off.
+        let pauses = "backoff_min = \"50ms\"\nbackoff_max = \"500ms\"\n";
+        self.table("[[source.mqtt]]", &(lines + pauses + &login.unwrap_or_default()))
+            .table("[[source.mqtt.subscriptions]]", "filter = \"plant/#\"\nqos = 1\n")
+    }
+
+    pub fn kafka(self, bootstrap_servers: &str) -> Builder {
+        self.table("[kafka.main]", &format!("bootstrap_servers = {bootstrap_servers:?}\nlinger = \"5ms\"\n"))
+    }
+
+    pub fn lane(self, name: &str, lines: &str) -> Builder {
+        self.table("[[lane]]", &format!("name = {name:?}\n{lines}\n"))
+    }
+
+    pub fn spool(self, lines: &str) -> Builder {
+        self.table("[spool]", lines)
+    }
+
+    /// Routes are tried in order.
+    pub fn route(mut self, filter: &str, kafka_topic: &str, lane: &str) -> Builder {
+        let name = format!("route-{}", self.routes.matches("[[route]]").count());
+        self.routes += &format!("[[route]]\nname = {name:?}\nfilter = {filter:?}\n");
+        self.routes += &format!("kafka_topic = {kafka_topic:?}\nlane = {lane:?}\n\n");
+        self
+    }
+
+    /// Any other table.
+    pub fn table(mut self, head: &str, lines: &str) -> Builder {
+        self.tables += &format!("{head}\n{}\n\n", lines.trim_end());
+        self
+    }
+
+    /// Not started yet.
+    pub fn build(self) -> Gateway {
+        let dir = jobs::scratch("gw");
+        for name in ["state", "run"] {
+            fs::create_dir(dir.path().join(name)).unwrap();
+        }
+        fs::write(dir.path().join("gateway.toml"), self.text(dir.path())).unwrap();
+        Gateway { dir, http_port: self.http_port, job: None, starts: 0 }
+    }
+
+    fn text(&self, dir: &Path) -> String {
+        let gateway = [
+            "[gateway]".to_owned(),
+            "name = \"forebay-under-test\"".to_owned(),
+            format!("state_dir = {:?}", dir.join("state")),
+            format!("runtime_dir = {:?}", dir.join("run")),
+            String::new(),
+            "[http]".to_owned(),
+            format!("listen = \"127.0.0.1:{}\"", self.http_port),
+        ];
+        format!("{}\n\n{}{}", gateway.join("\n"), self.tables, self.routes)
+    }
+}
+
+/// The Prometheus text format, as far as a name and a number.
+fn samples(text: &str) -> BTreeMap<String, f64> {
+    let lines = text.lines().filter(|line| !line.starts_with('#'));
+    lines.filter_map(|line| line.rsplit_once(' ')).filter_map(|(n, v)| Some((n.to_owned(), v.parse().ok()?))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_configuration_is_toml_and_says_what_was_asked() {
+        let login = Login { user: "u".to_owned(), password: "p".to_owned() };
+        let builder = Gateway::builder().mqtt(1883, Some(&login)).kafka("127.0.0.1:9092");
+        let gateway = builder.lane("telemetry", "when = \"always\"").route("plant/#", "readings", "telemetry").build();
+        let config: toml::Table = fs::read_to_string(gateway.config()).unwrap().parse().unwrap();
+        assert_eq!(config["kafka"]["main"]["bootstrap_servers"].as_str(), Some("127.0.0.1:9092"));
+        assert_eq!(config["lane"][0]["when"].as_str(), Some("always"));
+        assert_eq!(config["route"][0]["kafka_topic"].as_str(), Some("readings"));
+        assert_eq!(config["source"]["mqtt"][0]["subscriptions"][0]["filter"].as_str(), Some("plant/#"));
+        assert!(Path::new(config["gateway"]["state_dir"].as_str().unwrap()).is_dir());
+    }
+
+    #[test]
+    fn metrics_are_read_with_their_labels() {
+        let text = "# TYPE a counter\na_total{lane=\"x y\"} 3\na_total{lane=\"z\"} 4.5\nb 1\n# EOF\n";
+        let read = samples(text);
+        assert_eq!(read.len(), 3);
+        assert_eq!(read["a_total{lane=\"x y\"}"], 3.0);
+    }
+}

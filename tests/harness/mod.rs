@@ -1,0 +1,14 @@
+//! The rig: real Kafka, real Mosquitto, the real gateway, a tap between the last two, and a judge.
+
+pub mod jobs;
+pub mod readings;
+pub mod wire;
+
+pub mod kafka;
+pub mod mosquitto;
+pub mod mqtt;
+pub mod tap;
+
+pub mod checker;
+pub mod gateway;
+pub mod rig;

@@ -1,0 +1,254 @@
+//! The whole rig: devices, Mosquitto, the tap, the gateway and Kafka, wired up; and the closing of the books.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::checker::{self, Arrival, Books, Publication, Verdict};
+use super::gateway::{Builder as GatewayBuilder, Gateway, metric};
+use super::jobs;
+use super::kafka::{Consumed, KafkaServer};
+use super::mosquitto::{Mosquitto, Options};
+use super::mqtt::Load;
+use super::readings::{Reading, id_of};
+use super::tap::{Message, Tap};
+
+/// The Kafka topic of `plant/…/lost`, which exists only if the scenario makes it.
+const LOST: &str = "lost";
+const LANE: &str = "telemetry";
+const PARTITIONS: i32 = 3;
+
+pub struct Rig {
+    pub kafka: Arc<KafkaServer>,
+    pub mosquitto: Mosquitto,
+    pub tap: Tap,
+    pub gateway: Gateway,
+    /// Before the names of all topics of this rig: others use the same broker.
+    prefix: String,
+    /// Arrivals in topics that the scenario has deleted since.
+    kept: Vec<Consumed>,
+    faults: Vec<(String, u64)>,
+}
+
+pub struct Builder {
+    own_kafka: bool,
+    lane: String,
+    spool: String,
+    memory: String,
+    topic_configs: Vec<(&'static str, &'static str)>,
+}
+
+impl Rig {
+    pub fn builder() -> Builder {
+        Builder {
+            own_kafka: false,
+            lane: String::new(),
+            spool: String::new(),
+            memory: String::new(),
+            topic_configs: Vec::new(),
+        }
+    }
+
+    /// Publishes in the background, from the moment on when Mosquitto has a session to keep the readings for.
+    pub fn load(&self, per_second: u32, readings: Vec<Reading>) -> Load {
+        self.tap.wait_for("the gateway's subscription", |history| history.subacks > 0);
+        Load::start(self.mosquitto.port(), self.mosquitto.login(), per_second, readings)
+    }
+
+    pub fn topic(&self, name: &str) -> String {
+        format!("{}.{name}", self.prefix)
+    }
+
+    pub fn create_topic(&self, name: &str) {
+        self.kafka.create_topic(&self.topic(name), PARTITIONS, &[]);
+    }
+
+    /// Deletes a topic, keeping what had arrived in it for the books.
+    pub fn delete_topic(&mut self, name: &str) {
+        let topic = self.topic(name);
+        self.kept.extend(self.kafka.consume_all(&topic));
+        self.kafka.delete_topic(&topic);
+    }
+
+    /// Notes how often a fault was seen to work: none at all fails the test.
+    pub fn saw(&mut self, fault: &str, times: usize) {
+        self.faults.push((fault.to_owned(), times as u64));
+    }
+
+    /// The distinct readings accepted so far.
+    pub fn accepted(&self) -> usize {
+        let history = self.tap.history();
+        history.accepted.iter().filter_map(|message| id_of(&message.payload)).collect::<HashSet<_>>().len()
+    }
+
+    /// Waits until `count` distinct readings have been accepted.
+    pub fn wait_accepted(&self, count: usize) {
+        let mut ids = HashSet::new();
+        let mut read = 0;
+        self.tap.wait_for(&format!("{count} readings accepted"), |history| {
+            ids.extend(history.accepted[read..].iter().filter_map(|message| id_of(&message.payload)));
+            read = history.accepted.len();
+            ids.len() >= count
+        });
+    }
+
+    /// Waits until each of `published` is accepted, all accepted have arrived and the spool is empty; stops the gateway,
+    /// reads everything once more and has it judged. Any problem fails the test.
+    pub fn close_books(mut self, published: &[String]) -> Verdict {
+        let topics = self.topics();
+        self.wait_all_accepted(published);
+        self.wait_arrivals(&topics);
+        jobs::wait_until("the spool is empty", || (self.gateway.metric(metric::BACKLOG) == 0.0).then_some(()));
+        self.settle_books(&topics)
+    }
+
+    /// The same for a lane that may drop: instead of waiting for each, it waits for the spool to be empty.
+    pub fn close_books_with_losses(mut self, published: &[String]) -> Verdict {
+        self.wait_all_accepted(published);
+        jobs::wait_until("the spool is empty", || (self.gateway.metric(metric::BACKLOG) == 0.0).then_some(()));
+        let topics = self.topics();
+        self.settle_books(&topics)
+    }
+
+    fn settle_books(&mut self, topics: &[String]) -> Verdict {
+        let ledger = self.gateway.metric(metric::LEDGER) as u64;
+        self.gateway.stop();
+        let verdict = checker::judge(&self.books(topics, ledger));
+        assert!(verdict.problems.is_empty(), "{verdict:#?}");
+        // For the reader of a run with --nocapture: how hard it was, and what it cost in repeats.
+        eprintln!("{}: {verdict:?}, faults {:?}", self.prefix, self.faults);
+        verdict
+    }
+
+    fn wait_all_accepted(&self, published: &[String]) {
+        let mut waiting: HashSet<&str> = published.iter().map(String::as_str).collect();
+        let mut read = 0;
+        self.tap.wait_for("every reading accepted", |history| {
+            for id in history.accepted[read..].iter().filter_map(|message| id_of(&message.payload)) {
+                waiting.remove(id.as_str());
+            }
+            read = history.accepted.len();
+            waiting.is_empty()
+        });
+    }
+
+    fn wait_arrivals(&self, topics: &[String]) {
+        let kept = self.kept.iter().filter_map(|record| id_of(&record.payload)).collect::<HashSet<_>>();
+        let accepted = self.tap.history().accepted;
+        let mut waiting: HashSet<String> = accepted.iter().filter_map(|message| id_of(&message.payload)).collect();
+        waiting.retain(|id| !kept.contains(id));
+        let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
+        self.kafka.consume_until(&topics, |record| {
+            if let Some(id) = id_of(&record.payload) {
+                waiting.remove(&id);
+            }
+            waiting.is_empty()
+        });
+    }
+
+    fn books(&self, topics: &[String], ledger: u64) -> Books {
+        let history = self.tap.history();
+        let records: Vec<Consumed> = topics.iter().flat_map(|topic| self.kafka.consume_all(topic)).collect();
+        let dead_letters = self.topic("dead");
+        let (dead, delivered): (Vec<_>, Vec<_>) =
+            self.kept.iter().chain(&records).partition(|record| record.topic == dead_letters);
+        assert_eq!(history.malformed, 0, "the gateway or the broker sent what is not MQTT");
+        Books {
+            offered: history.offered.iter().map(publication).collect(),
+            accepted: history.accepted.iter().map(publication).collect(),
+            delivered: delivered.into_iter().map(arrival).collect(),
+            dead: dead.into_iter().map(arrival).collect(),
+            ledger,
+            spooled: 0,
+            stray_pubacks: history.stray_pubacks,
+            faults: self.faults.clone(),
+        }
+    }
+
+    /// Those that exist now.
+    fn topics(&self) -> Vec<String> {
+        let existing = self.kafka.topics();
+        let names = ["readings", LOST, "dead"].map(|name| self.topic(name));
+        names.into_iter().filter(|name| existing.contains(name)).collect()
+    }
+}
+
+/// The key is the MQTT topic, which belongs to one Kafka topic: so it names the stream.
+fn publication(message: &Message) -> Publication {
+    let id = id_of(&message.payload).expect("the rig publishes readings only");
+    Publication { id, stream: message.topic.clone() }
+}
+
+fn arrival(record: &Consumed) -> Arrival {
+    Arrival {
+        id: id_of(&record.payload).unwrap_or_else(|| format!("no reading: {record:?}")),
+        stream: record.key.as_deref().map(String::from_utf8_lossy).unwrap_or_default().into_owned(),
+        partition: format!("{}/{}", record.topic, record.partition),
+        forebay_id: record.forebay_id(),
+    }
+}
+
+impl Builder {
+    /// For scenarios that disturb Kafka.
+    pub fn own_kafka(mut self) -> Builder {
+        self.own_kafka = true;
+        self
+    }
+
+    /// Lines for the lane that carries the readings.
+    pub fn lane(mut self, lines: &str) -> Builder {
+        lines.clone_into(&mut self.lane);
+        self
+    }
+
+    pub fn spool(mut self, lines: &str) -> Builder {
+        lines.clone_into(&mut self.spool);
+        self
+    }
+
+    pub fn memory(mut self, lines: &str) -> Builder {
+        lines.clone_into(&mut self.memory);
+        self
+    }
+
+    /// A property of the topic of the readings.
+    pub fn topic_config(mut self, key: &'static str, value: &'static str) -> Builder {
+        self.topic_configs.push((key, value));
+        self
+    }
+
+    /// Everything runs, and the gateway is ready.
+    pub fn start(self) -> Rig {
+        let mut rig = self.build();
+        rig.gateway.start();
+        rig
+    }
+
+    /// Everything but the gateway runs.
+    pub fn build(self) -> Rig {
+        static RIGS: AtomicUsize = AtomicUsize::new(0);
+        let prefix = format!("rig{}", RIGS.fetch_add(1, Ordering::Relaxed));
+        let kafka = if self.own_kafka { KafkaServer::start() } else { KafkaServer::shared() };
+        let mosquitto = Mosquitto::start(&Options::default());
+        let tap = Tap::start(mosquitto.port());
+        let gateway = self.gateway(&prefix, &kafka, &mosquitto, &tap).build();
+        let rig = Rig { kafka, mosquitto, tap, gateway, prefix, kept: Vec::new(), faults: Vec::new() };
+        rig.kafka.create_topic(&rig.topic("readings"), PARTITIONS, &self.topic_configs);
+        rig.kafka.create_topic(&rig.topic("dead"), 1, &[]);
+        rig.kafka.create_topic(&rig.topic("events"), 1, &[]);
+        rig
+    }
+
+    fn gateway(&self, prefix: &str, kafka: &KafkaServer, mosquitto: &Mosquitto, tap: &Tap) -> GatewayBuilder {
+        Gateway::builder()
+            .mqtt(tap.port(), mosquitto.login())
+            .kafka(&kafka.bootstrap_servers())
+            .lane(LANE, &self.lane)
+            .spool(&self.spool)
+            .table("[memory]", &self.memory)
+            .table("[dead_letters]", &format!("topic = \"{prefix}.dead\""))
+            .table("[events]", &format!("topic = \"{prefix}.events\""))
+            .route("plant/+/lost", &format!("{prefix}.{LOST}"), LANE)
+            .route("plant/#", &format!("{prefix}.readings"), LANE)
+    }
+}

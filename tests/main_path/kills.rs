@@ -1,0 +1,92 @@
+//! The gateway is killed with -9: at each numbered step of the path, and at random. It stops at the named fault point,
+//! so the kill lands exactly there.
+
+use crate::harness::readings::{Dice, plant};
+use crate::harness::rig::Rig;
+
+const COMMIT_FIRST: &str = "when = \"always\"";
+const DIRECT: &str = "when = \"offline\"";
+
+/// The fourth passage: by then the path is warm, and records are at every later step too.
+fn killed_at(point: &str, lane: &str) {
+    let mut rig = Rig::builder().lane(lane).build();
+    rig.gateway.start_with_fault(&format!("{point}:4"));
+    let load = rig.load(500, plant(10, 0, 100));
+    rig.gateway.wait_for_fault(point);
+    rig.gateway.kill9();
+    rig.gateway.start();
+    rig.saw("kill -9", rig.tap.history().connects.len() - 1);
+    rig.close_books(&load.finish());
+}
+
+macro_rules! kills {
+    ($($name:ident: $point:literal, $lane:expr;)*) => {
+        $(#[test]
+        fn $name() {
+            killed_at($point, $lane);
+        })*
+    };
+}
+
+kills! {
+    at_2_delivered: "2-delivered", COMMIT_FIRST;
+    at_4_before_commit: "4-before-commit", COMMIT_FIRST;
+    at_4_after_commit: "4-after-commit", COMMIT_FIRST;
+    at_5_before_puback: "5-before-puback", COMMIT_FIRST;
+    at_6_batch_read: "6-batch-read", COMMIT_FIRST;
+    at_7_produced: "7-produced", COMMIT_FIRST;
+    at_8_reported: "8-reported", COMMIT_FIRST;
+    at_9_before_settle: "9-before-settle", COMMIT_FIRST;
+    at_9_after_settle: "9-after-settle", COMMIT_FIRST;
+    at_2_delivered_direct: "2-delivered", DIRECT;
+    at_5_before_puback_direct: "5-before-puback", DIRECT;
+    at_7_produced_direct: "7-produced", DIRECT;
+    at_8_reported_direct: "8-reported", DIRECT;
+}
+
+#[test]
+fn at_random_under_load_commit_first() {
+    killed_at_random(COMMIT_FIRST);
+}
+
+#[test]
+fn at_random_under_load_direct() {
+    killed_at_random(DIRECT);
+}
+
+/// `FOREBAY_KILLS` kills (6 if unset); `FOREBAY_SEED` repeats a run.
+fn killed_at_random(lane: &str) {
+    let kills = from_env("FOREBAY_KILLS").unwrap_or(6);
+    let seed = from_env("FOREBAY_SEED").unwrap_or_else(|| u64::from(std::process::id()));
+    eprintln!("FOREBAY_KILLS={kills} FOREBAY_SEED={seed}");
+    let mut dice = Dice::new(seed);
+    let mut rig = Rig::builder().lane(lane).start();
+    let load = rig.load(1_000, plant(10, 0, 40 * (usize::try_from(kills).unwrap() + 1)));
+    for _ in 0..kills {
+        // A PUBLISH is awaited, not a PUBACK: a kill may hit before anything of this life was acknowledged.
+        let offered = rig.tap.history().offered.len() + usize::try_from(dice.between(1, 350)).unwrap();
+        rig.tap.wait_for("more offered", |history| history.offered.len() >= offered);
+        rig.gateway.kill9();
+        rig.gateway.start();
+    }
+    rig.saw("kill -9", rig.tap.history().connects.len() - 1);
+    rig.close_books(&load.finish());
+}
+
+fn from_env(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is not a number: {text}")))
+}
+
+/// A gateway that stands still for a while is no gateway that crashed: nothing is lost or doubled under another id.
+#[test]
+fn paused_under_load() {
+    let mut rig = Rig::builder().start();
+    let load = rig.load(500, plant(10, 0, 200));
+    rig.wait_accepted(500);
+    let before = rig.accepted();
+    rig.gateway.pause();
+    load.wait_for(before + 700);
+    rig.saw("published to a paused gateway", 700);
+    rig.gateway.resume();
+    rig.close_books(&load.finish());
+}

@@ -1,0 +1,8 @@
+//! The path of a reading, end to end, in good and in bad times. Each test is a story; `Rig::close_books` is its judge.
+
+mod broker_away;
+mod happy;
+mod kafka_away;
+mod kills;
+mod limits;
+mod topics;
