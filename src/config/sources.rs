@@ -4,10 +4,11 @@ use std::net::Ipv6Addr;
 use std::time::Duration;
 
 use super::clusters::tls;
+use super::fields::Opt;
 use super::file::{MqttTable, SubscriptionTable};
 use super::model::{Budget, Gateway, MqttSource, MqttVersion, Spool, Subscription};
 use super::problem::{nearest, one_of};
-use super::reader::{At, Opt};
+use super::reader::At;
 use super::resolve::{DAY, KIB, MIB, Resolver};
 use super::routes::{self, Routes};
 use crate::route::filter::Filter;
@@ -253,7 +254,7 @@ impl Sources<'_> {
         }
         let help = match nearest(&name.value, known.clone()) {
             Some(near) => format!("did you mean {near:?}?"),
-            None => format!("defined are {}", one_of(known)),
+            None => format!("there is {}", one_of(known)),
         };
         r.found.error(name.place, format!("there is no source {:?}", name.value)).help(help);
     }
