@@ -97,7 +97,7 @@ fn source(at: &At<MqttTable>, name: String, gateway: &Gateway, share: u64, r: &m
     let table = &at.value;
     let tls = tls(&table.tls, r);
     let seconds = |n: u64| Duration::from_secs(n);
-    let backoff_min = Duration::from_millis(100)..=seconds(3_600);
+    let backoff_min = Duration::from_millis(10)..=seconds(3_600);
     let packet_size = r.size(&table.packet_size_max, "packet_size_max", KIB..=PACKET_SIZE_MAX, PACKET_SIZE);
     let session_expiry_max = Duration::from_secs(u64::from(u32::MAX));
     let source = MqttSource {
