@@ -8,6 +8,17 @@ pub mod intake;
 
 pub mod route;
 
+pub mod spool;
+
+pub mod forward;
+
+pub mod gateway;
+
+pub mod ops;
+
 pub mod config;
 
 pub mod cli;
+
+pub mod clock;
+pub mod faults;

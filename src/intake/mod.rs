@@ -7,7 +7,27 @@ use std::sync::{Arc, Mutex};
 
 use tokio::sync::Notify;
 
-use crate::record::Body;
+use crate::config::Subscription;
+use crate::record::{Body, Reading};
+
+/// What route makes of a reading.
+#[derive(Debug)]
+pub enum Routed {
+    Deliver {
+        /// Index into `Config::lanes`.
+        lane: usize,
+        body: Body,
+        fate: Fate,
+    },
+    /// The configuration says that nobody wants it: it is answered as if it had been stored.
+    Drop,
+}
+
+/// Step 2 to 3 as the sources see it. Pure: called in the connection's task, once per reading.
+pub trait Route: Send + Sync + 'static {
+    /// `scratch` is the caller's buffer for encoding; its content means nothing before and after.
+    fn route(&self, reading: &Reading<'_>, scratch: &mut Vec<u8>) -> Routed;
+}
 
 /// What becomes of a routed reading.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,12 +106,30 @@ pub trait Deliver: Send + Sync + 'static {
 /// Something about a source that a person or `forebay.events` should know.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SourceEvent {
-    Connected { session_present: bool },
+    Connected {
+        session_present: bool,
+    },
     /// A known session was expected and the broker has none: what it held for us is gone.
     SessionLost,
-    Disconnected { reason: String },
+    Disconnected {
+        reason: String,
+    },
     /// Another client uses our client id.
-    IdentityConflict { takeovers: u32 },
+    IdentityConflict {
+        takeovers: u32,
+    },
     /// The broker refused a subscription.
-    SubscriptionRefused { filter: String, reason: String },
+    SubscriptionRefused {
+        filter: String,
+        reason: String,
+    },
+    /// The broker now has exactly these subscriptions of ours: the list to hand over as `previous` at the next start.
+    Subscribed {
+        subscriptions: Vec<Subscription>,
+    },
+    /// A packet above `packet_size_max` came: its topic and its beginning went to the dead letters, the rest is gone.
+    Oversize {
+        topic: String,
+        bytes: u64,
+    },
 }

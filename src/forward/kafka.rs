@@ -1,0 +1,466 @@
+//! The producer: the only file of `forward/` that names rdkafka.
+//!
+//! One idempotent producer per cluster. librdkafka never holds what the spool or an unacknowledged sender does not hold
+//! too, so a producer may be dropped at any moment; its successor gets what is unsettled. Reports of a dropped producer
+//! carry its generation and count for nothing.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use rdkafka::types::RDKafkaErrorCode as Code;
+
+use rdkafka::client::{ClientContext, OAuthToken};
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::error::KafkaError;
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::{BaseRecord, DeliveryResult, Producer as _, ProducerContext, ThreadedProducer};
+
+use super::errors::{Class, classify};
+use super::times::{Stamp, Times};
+use super::{ProducerNote, Report};
+use crate::config::{Compression, Kafka, Sasl};
+use crate::record::{Body, RecordView};
+use crate::spool::lane::{Outcome, Sent};
+use crate::spool::window::Key;
+
+/// Records with the producer at most, whatever their size: librdkafka's own bookkeeping is a few hundred bytes each.
+const IN_FLIGHT_MAX: usize = 20_000;
+/// A topic without a delivery for this long, while others have some, has lost its leader.
+const STUCK_US: u64 = 30_000_000;
+/// How long a producer sends each record alone after a batch was too large.
+const CAREFUL_US: u64 = 20_000_000;
+
+/// Where reports and notes go. Called from librdkafka's threads: must not block.
+pub trait Reports: Send + Sync + 'static {
+    fn report(&self, cluster: usize, generation: u64, slot: usize, code: Option<Code>);
+    fn note(&self, note: ProducerNote);
+}
+
+/// What connects to a cluster has in common, for producers and the admin client alike.
+pub fn base_config(kafka: &Kafka) -> ClientConfig {
+    let mut c = ClientConfig::new();
+    c.set("bootstrap.servers", &kafka.bootstrap_servers)
+        .set("client.id", &kafka.client_id)
+        .set("socket.keepalive.enable", "true")
+        .set("reconnect.backoff.ms", "250")
+        .set("reconnect.backoff.max.ms", "10000")
+        .set("allow.auto.create.topics", "false");
+    security(&mut c, kafka);
+    for (key, value) in &kafka.properties {
+        c.set(key, value.expose());
+    }
+    c
+}
+
+fn security(c: &mut ClientConfig, kafka: &Kafka) {
+    let (tls, sasl) = (&kafka.security.tls, &kafka.security.sasl);
+    let protocol = match (tls, sasl) {
+        (None, None) => "plaintext",
+        (Some(_), None) => "ssl",
+        (None, Some(_)) => "sasl_plaintext",
+        (Some(_), Some(_)) => "sasl_ssl",
+    };
+    c.set("security.protocol", protocol);
+    if let Some(tls) = tls {
+        let files = [
+            ("ssl.ca.location", &tls.ca_file),
+            ("ssl.certificate.location", &tls.cert_file),
+            ("ssl.key.location", &tls.key_file),
+        ];
+        for (key, path) in files {
+            if let Some(path) = path {
+                c.set(key, path.to_string_lossy());
+            }
+        }
+    }
+    match sasl {
+        Some(Sasl::Plain { user, password }) => {
+            c.set("sasl.mechanism", "PLAIN").set("sasl.username", user).set("sasl.password", password.expose());
+        }
+        Some(Sasl::Scram { mechanism, user, password }) => {
+            c.set("sasl.mechanism", *mechanism).set("sasl.username", user).set("sasl.password", password.expose());
+        }
+        Some(Sasl::OauthBearer { .. }) => {
+            c.set("sasl.mechanism", "OAUTHBEARER");
+        }
+        None => {}
+    }
+}
+
+/// The promises' half of the configuration: `check` refuses properties that would change it.
+pub fn producer_config(kafka: &Kafka, bytes_max: u64, careful: bool) -> ClientConfig {
+    let mut c = base_config(kafka);
+    c.set("enable.idempotence", "true")
+        .set("acks", "all")
+        // Infinite: the spool decides what leaves, never a clock in the client.
+        .set("message.timeout.ms", "0")
+        .set("partitioner", "murmur2_random")
+        .set("linger.ms", kafka.linger.as_millis().to_string())
+        .set("queue.buffering.max.kbytes", (bytes_max / 1024).max(64).to_string())
+        .set("queue.buffering.max.messages", (IN_FLIGHT_MAX + 1).to_string())
+        .set("topic.metadata.propagation.max.ms", "3000")
+        .set("statistics.interval.ms", "0")
+        .set(
+            "compression.codec",
+            match kafka.compression {
+                Compression::None => "none",
+                Compression::Lz4 => "lz4",
+                Compression::Zstd => "zstd",
+            },
+        );
+    if careful {
+        c.set("batch.num.messages", "1");
+    }
+    c.set_log_level(RDKafkaLogLevel::Warning);
+    c
+}
+
+struct Context {
+    cluster: usize,
+    generation: u64,
+    name: String,
+    token_file: Option<std::path::PathBuf>,
+    reports: Arc<dyn Reports>,
+}
+
+impl ClientContext for Context {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        // librdkafka repeats itself while a broker is away; the hub logs the change once.
+        if matches!(level, RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical) {
+            tracing::warn!(cluster = self.name, facility, "{message}");
+        } else {
+            tracing::debug!(cluster = self.name, facility, "{message}");
+        }
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        let (cluster, generation) = (self.cluster, self.generation);
+        match error.rdkafka_error_code() {
+            Some(Code::Fatal) => {
+                self.reports.note(ProducerNote::Fatal { cluster, generation, cause: reason.to_owned() });
+            }
+            Some(Code::AllBrokersDown) => {
+                self.reports.note(ProducerNote::Reachable { cluster, up: false, cause: reason.to_owned() });
+            }
+            _ => tracing::debug!(cluster = self.name, %error, reason, "librdkafka reports an error"),
+        }
+    }
+
+    fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn std::error::Error>> {
+        let path = self.token_file.as_ref().ok_or("no token_file is configured")?;
+        let token = std::fs::read_to_string(path).map_err(|e| format!("read {}: {e}", path.display()))?;
+        super::oauth::token(token.trim())
+            .map(|t| OAuthToken { token: t.token, principal_name: t.principal, lifetime_ms: t.expires_ms })
+            .map_err(Into::into)
+    }
+}
+
+impl ProducerContext for Context {
+    type DeliveryOpaque = usize;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, slot: usize) {
+        let code = result.as_ref().err().map(|(e, _)| e.rdkafka_error_code().unwrap_or(Code::Unknown));
+        self.reports.report(self.cluster, self.generation, slot, code);
+    }
+}
+
+/// What goes to the producer.
+#[derive(Debug, Clone, Copy)]
+pub struct Outgoing<'a> {
+    /// Index of the lane in the hub.
+    pub lane: usize,
+    /// The lane's permanent number.
+    pub number: u32,
+    pub key: Key,
+    pub run: u64,
+    pub body: &'a Body,
+}
+
+/// One record with the producer.
+#[derive(Debug)]
+struct Slot {
+    lane: usize,
+    key: Key,
+    bytes: usize,
+    topic: Arc<str>,
+}
+
+#[derive(Debug, Default)]
+struct TopicState {
+    in_flight: usize,
+    /// When it last delivered, or began to have something in flight.
+    moved_us: u64,
+}
+
+/// A cluster's producer as the hub uses it.
+pub struct Cluster {
+    index: usize,
+    config: Kafka,
+    gateway: String,
+    bytes_max: u64,
+    generation: u64,
+    producer: Option<ThreadedProducer<Context>>,
+    reports: Arc<dyn Reports>,
+    slots: Vec<Option<Slot>>,
+    free: Vec<usize>,
+    in_flight_bytes: u64,
+    topics: HashMap<Arc<str>, TopicState>,
+    careful_until_us: Option<u64>,
+    renew_wanted: Option<String>,
+    /// Records whose timestamp the broker refused.
+    restamp: HashSet<(usize, Key)>,
+    scratch: String,
+}
+
+impl Cluster {
+    pub fn new(index: usize, config: Kafka, gateway: String, bytes_max: u64, reports: Arc<dyn Reports>) -> Self {
+        Cluster {
+            index,
+            config,
+            gateway,
+            bytes_max,
+            generation: 0,
+            producer: None,
+            reports,
+            slots: Vec::new(),
+            free: Vec::new(),
+            in_flight_bytes: 0,
+            topics: HashMap::new(),
+            careful_until_us: None,
+            renew_wanted: None,
+            restamp: HashSet::new(),
+            scratch: String::new(),
+        }
+    }
+
+    pub fn name(&self) -> &str {
+        &self.config.name
+    }
+
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// Drops the producer with all it holds and makes a new one.
+    ///
+    /// # Errors
+    /// librdkafka's words when the configuration does not make a producer (a certificate that cannot be read).
+    pub fn renew(&mut self) -> Result<(), String> {
+        self.generation += 1;
+        self.producer = None;
+        self.slots.clear();
+        self.free.clear();
+        self.in_flight_bytes = 0;
+        self.topics.clear();
+        self.renew_wanted = None;
+        let token_file = match &self.config.security.sasl {
+            Some(Sasl::OauthBearer { token_file }) => Some(token_file.clone()),
+            _ => None,
+        };
+        let context = Context {
+            cluster: self.index,
+            generation: self.generation,
+            name: self.config.name.clone(),
+            token_file,
+            reports: Arc::clone(&self.reports),
+        };
+        let config = producer_config(&self.config, self.bytes_max, self.careful_until_us.is_some());
+        self.producer = Some(config.create_with_context(context).map_err(|e| e.to_string())?);
+        Ok(())
+    }
+
+    pub fn is_up(&self) -> bool {
+        self.producer.is_some()
+    }
+
+    /// Whether a delivery asks for a new producer, and why.
+    pub fn take_renewal(&mut self, now_us: u64) -> Option<String> {
+        if self.careful_until_us.is_some_and(|until| now_us >= until) {
+            self.careful_until_us = None;
+            self.renew_wanted = Some("batches again after records were sent alone".into());
+        }
+        self.renew_wanted.take()
+    }
+
+    /// A topic that has not moved for long while another has: its partition has no leader.
+    pub fn stuck_topic(&self, now_us: u64) -> Option<Arc<str>> {
+        let moved_lately = self.topics.values().any(|t| now_us.saturating_sub(t.moved_us) < STUCK_US);
+        let stuck = |t: &TopicState| t.in_flight > 0 && now_us.saturating_sub(t.moved_us) >= STUCK_US;
+        self.topics.iter().find(|(_, t)| moved_lately && stuck(t)).map(|(name, _)| Arc::clone(name))
+    }
+
+    /// Step 7.
+    pub fn send(&mut self, out: Outgoing<'_>, times: &Times, now_us: u64) -> Sent {
+        if self.slots.len() - self.free.len() >= IN_FLIGHT_MAX || self.in_flight_bytes >= self.bytes_max {
+            return Sent::Full;
+        }
+        let Ok(record) = out.body.view() else {
+            return Sent::Refused(Outcome::Faulty("the stored record does not decode".into()));
+        };
+        if self.producer.is_none() {
+            return Sent::Full;
+        }
+        let stamp = self.stamp(out, &record, times);
+        let headers = self.headers(out, &record, stamp);
+        let slot = self.take_slot(out, record.topic, now_us);
+        let mut message = BaseRecord::<[u8], [u8], usize>::with_opaque_to(record.topic, slot)
+            .payload(record.payload)
+            .headers(headers);
+        if let Some(key) = record.key {
+            message = message.key(key);
+        }
+        message = message.timestamp(stamp.ms());
+        let sent = self.producer.as_ref().map(|p| p.send(message));
+        match sent {
+            Some(Ok(())) => Sent::Queued,
+            Some(Err((error, _))) => {
+                self.give_back(slot, None);
+                self.refused(&error)
+            }
+            None => Sent::Full,
+        }
+    }
+
+    fn refused(&mut self, error: &KafkaError) -> Sent {
+        let code = error.rdkafka_error_code().unwrap_or(Code::Unknown);
+        if code == Code::QueueFull {
+            return Sent::Full;
+        }
+        match classify(code) {
+            // Here librdkafka measured the record itself, not a batch.
+            class @ (Class::Record | Class::TopicBlocked | Class::BatchTooLarge) => {
+                Sent::Refused(class.outcome(error.to_string(), true))
+            }
+            Class::Fatal => {
+                self.renew_wanted = Some(error.to_string());
+                Sent::Full
+            }
+            Class::Transient | Class::Timestamp => Sent::Full,
+        }
+    }
+
+    fn stamp(&self, out: Outgoing<'_>, record: &RecordView<'_>, times: &Times) -> Stamp {
+        if !self.restamp.is_empty() && self.restamp.contains(&(out.lane, out.key)) {
+            return Stamp::Corrected(crate::clock::wall_ms());
+        }
+        times.stamp(out.run, record)
+    }
+
+    fn headers(&mut self, out: Outgoing<'_>, record: &RecordView<'_>, stamp: Stamp) -> OwnedHeaders {
+        use std::fmt::Write;
+        let mut headers = OwnedHeaders::new_with_capacity(record.headers.len() + 3);
+        let (run, sequence) = record.old_id.map_or((out.run, out.key.sequence), |old| (old.run, old.sequence));
+        self.scratch.clear();
+        let _ = write!(self.scratch, "{}:{run:016x}:{}:{sequence}", self.gateway, out.number);
+        headers = headers.insert(Header { key: "forebay-id", value: Some(self.scratch.as_bytes()) });
+        if let Some(old) = record.old_id {
+            self.scratch.clear();
+            let _ = write!(self.scratch, "{}", old.requeues);
+            headers = headers.insert(Header { key: "forebay-requeue", value: Some(self.scratch.as_bytes()) });
+        }
+        let time = match stamp {
+            Stamp::AsRecorded(_) => None,
+            Stamp::Corrected(_) => Some(record.timestamp_ms.to_string()),
+            Stamp::Doubtful(_) => Some("unset".to_owned()),
+        };
+        if let Some(time) = time {
+            headers = headers.insert(Header { key: "forebay-clock", value: Some(time.as_bytes()) });
+        }
+        for (name, value) in &record.headers {
+            headers = headers.insert(Header { key: name, value: Some(*value) });
+        }
+        headers
+    }
+
+    fn take_slot(&mut self, out: Outgoing<'_>, topic: &str, now_us: u64) -> usize {
+        let bytes = out.body.len();
+        let topic = match self.topics.get_key_value(topic) {
+            Some((name, _)) => Arc::clone(name),
+            None => Arc::from(topic),
+        };
+        let state = self.topics.entry(Arc::clone(&topic)).or_default();
+        if state.in_flight == 0 {
+            state.moved_us = now_us;
+        }
+        state.in_flight += 1;
+        self.in_flight_bytes += bytes as u64;
+        let slot = Some(Slot { lane: out.lane, key: out.key, bytes, topic });
+        match self.free.pop() {
+            Some(i) => {
+                self.slots[i] = slot;
+                i
+            }
+            None => {
+                self.slots.push(slot);
+                self.slots.len() - 1
+            }
+        }
+    }
+
+    fn give_back(&mut self, slot: usize, moved_us: Option<u64>) -> Option<Slot> {
+        let taken = self.slots.get_mut(slot)?.take()?;
+        self.free.push(slot);
+        self.in_flight_bytes -= taken.bytes as u64;
+        if let Some(topic) = self.topics.get_mut(&taken.topic) {
+            topic.in_flight -= 1;
+            if let Some(now) = moved_us {
+                topic.moved_us = now;
+            }
+        }
+        Some(taken)
+    }
+
+    /// Step 8: what librdkafka said of a slot.
+    pub fn resolve(&mut self, slot: usize, code: Option<Code>, now_us: u64) -> Option<Report> {
+        let taken = self.give_back(slot, code.is_none().then_some(now_us))?;
+        let outcome = match code {
+            None => {
+                if !self.restamp.is_empty() {
+                    self.restamp.remove(&(taken.lane, taken.key));
+                }
+                Outcome::Delivered
+            }
+            Some(code) => self.failed(&taken, code, now_us),
+        };
+        Some(Report { lane: taken.lane, key: taken.key, outcome })
+    }
+
+    fn failed(&mut self, slot: &Slot, code: Code, now_us: u64) -> Outcome {
+        let class = classify(code);
+        let cause = format!("{} ({code:?}) by topic {}", code, slot.topic);
+        let alone = self.careful_until_us.is_some();
+        match class {
+            Class::BatchTooLarge if !alone => {
+                self.careful_until_us = Some(now_us + CAREFUL_US);
+                self.renew_wanted = Some("a batch was too large for its topic: records are sent alone".into());
+            }
+            // A second refusal, now with the gateway's own time, is the record's fault.
+            Class::Timestamp if !self.restamp.insert((slot.lane, slot.key)) => return Outcome::Faulty(cause),
+            Class::Fatal => self.renew_wanted = Some(cause.clone()),
+            _ => {}
+        }
+        class.outcome(cause, alone)
+    }
+
+    pub fn in_flight(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+
+    /// Waits until the producer has delivered all it holds, at most `patience`. For an orderly stop.
+    pub fn flush(&self, patience: Duration) {
+        if let Some(producer) = &self.producer {
+            let _ = producer.flush(patience);
+        }
+    }
+}
+
+impl Stamp {
+    fn ms(self) -> i64 {
+        match self {
+            Stamp::AsRecorded(ms) | Stamp::Corrected(ms) | Stamp::Doubtful(ms) => ms,
+        }
+    }
+}

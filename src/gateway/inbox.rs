@@ -1,0 +1,132 @@
+//! The hub's inbox: everything that can happen to it, in one place. Bounded by what feeds it: deliveries by the
+//! sources' read gates, reports by what is with the producers, replies by the owner thread's queue, asks by a count.
+
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
+
+use crate::forward::ProducerNote;
+use crate::forward::kafka::{Code, Reports};
+use crate::intake::{Deliver, Delivery, SourceEvent};
+use crate::record::Body;
+use crate::spool::Reply;
+
+/// Commands and source events waiting at most; more are refused (a command) or counted (an event).
+const ASKS_MAX: usize = 256;
+
+/// A raw delivery report (step 8).
+#[derive(Debug, Clone, Copy)]
+pub struct RawReport {
+    pub cluster: usize,
+    pub generation: u64,
+    pub slot: usize,
+    pub code: Option<Code>,
+}
+
+/// What a person, a source or the system wants of the hub.
+pub enum Ask {
+    Source { name: String, event: SourceEvent },
+    /// Dead letters (ids in the table) that go to the tail of their lane again.
+    Requeue { lane: u32, letters: Vec<(i64, Body)>, done: tokio::sync::oneshot::Sender<usize> },
+    /// Everything undelivered of a lane goes, with a ledger entry.
+    Purge { lane: usize, done: tokio::sync::oneshot::Sender<()> },
+    /// A watchdog tick through this queue.
+    Tick(std::sync::mpsc::SyncSender<()>),
+    /// Orderly stop: drain until this many µs of this process, then leave.
+    Stop { deadline_us: u64 },
+}
+
+#[derive(Default)]
+pub struct Mail {
+    pub deliveries: Vec<Delivery>,
+    pub reports: Vec<RawReport>,
+    pub notes: Vec<ProducerNote>,
+    pub replies: Vec<Reply>,
+    pub asks: Vec<Ask>,
+}
+
+impl Mail {
+    fn is_empty(&self) -> bool {
+        self.deliveries.is_empty()
+            && self.reports.is_empty()
+            && self.notes.is_empty()
+            && self.replies.is_empty()
+            && self.asks.is_empty()
+    }
+}
+
+#[derive(Default)]
+struct State {
+    mail: Mail,
+    waiting: bool,
+}
+
+/// Never blocks a sender: librdkafka's thread and the connections only append.
+#[derive(Default)]
+pub struct Inbox {
+    state: Mutex<State>,
+    wake: Condvar,
+}
+
+impl Inbox {
+    pub fn new() -> Arc<Self> {
+        Arc::default()
+    }
+
+    fn put(&self, put: impl FnOnce(&mut Mail)) {
+        let mut state = self.state.lock().expect("no holder of this lock panics");
+        put(&mut state.mail);
+        if std::mem::take(&mut state.waiting) {
+            self.wake.notify_one();
+        }
+    }
+
+    /// Waits until there is mail, at most `patience`, and takes all of it; `mail` gives its buffers back in exchange.
+    pub fn take(&self, mail: &mut Mail, patience: Duration) {
+        let mut state = self.state.lock().expect("no holder of this lock panics");
+        if state.mail.is_empty() && !patience.is_zero() {
+            state.waiting = true;
+            state = self.wake.wait_timeout(state, patience).expect("no holder of this lock panics").0;
+            state.waiting = false;
+        }
+        std::mem::swap(&mut state.mail, mail);
+    }
+
+    pub fn reply(&self, reply: Reply) {
+        self.put(|m| m.replies.push(reply));
+    }
+
+    /// # Errors
+    /// Gives the ask back when too many wait.
+    pub fn ask(&self, ask: Ask) -> Result<(), Ask> {
+        let mut refused = None;
+        self.put(|m| {
+            if m.asks.len() < ASKS_MAX || matches!(ask, Ask::Stop { .. }) {
+                m.asks.push(ask);
+            } else {
+                refused = Some(ask);
+            }
+        });
+        refused.map_or(Ok(()), Err)
+    }
+}
+
+impl Deliver for Inbox {
+    fn deliver(&self, batch: &mut Vec<Delivery>) {
+        self.put(|m| m.deliveries.append(batch));
+    }
+}
+
+impl Reports for Inbox {
+    fn report(&self, cluster: usize, generation: u64, slot: usize, code: Option<Code>) {
+        self.put(|m| m.reports.push(RawReport { cluster, generation, slot, code }));
+    }
+
+    fn note(&self, note: ProducerNote) {
+        self.put(|m| {
+            // The same news again and again is one piece of news.
+            if m.notes.last() != Some(&note) {
+                m.notes.push(note);
+            }
+        });
+    }
+}

@@ -1,0 +1,239 @@
+//! The control socket: commands ask the running gateway, one JSON object a line, one answer each. The socket lies in
+//! the runtime directory and is readable for the group alone.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{Semaphore, oneshot};
+
+use super::snapshot::Shown;
+use crate::clock;
+use crate::gateway::inbox::{Ask, Inbox};
+use crate::spool::owner::Request;
+use crate::spool::queries::{DeadRow, requeued};
+use crate::spool::store::Store;
+
+/// A question is a line of at most this many bytes.
+const LINE_MAX: u64 = 1 << 20;
+const CONNECTIONS_MAX: usize = 8;
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// Records of one page.
+pub const PAGE: u32 = 200;
+
+/// What a command can ask. Names are part of the interface between versions: extend, never rename.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "ask", rename_all = "kebab-case")]
+pub enum Question {
+    Status,
+    Losses,
+    DeadPage { after: i64 },
+    DeadShow { id: i64 },
+    DeadRequeue { ids: Vec<i64> },
+    DeadDrop { ids: Vec<i64> },
+    ExportPage { lane: u32, after: i64 },
+    Lanes,
+    Purge { lane: String },
+}
+
+pub fn path(runtime_dir: &Path) -> PathBuf {
+    runtime_dir.join("control.sock")
+}
+
+/// Binds the socket, in place of one that a killed gateway left.
+///
+/// # Errors
+/// When the directory or socket cannot be made.
+pub fn bind(runtime_dir: &Path) -> std::io::Result<UnixListener> {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::create_dir_all(runtime_dir)?;
+    let path = path(runtime_dir);
+    // The spool's lock says that no other gateway lives, so the socket is a left-over.
+    let _ = std::fs::remove_file(&path);
+    let listener = UnixListener::bind(&path)?;
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o660))?;
+    Ok(listener)
+}
+
+/// What answers need.
+pub struct Control {
+    pub shown: Arc<Shown>,
+    pub inbox: Arc<Inbox>,
+    pub spool: SyncSender<Request>,
+    /// Configured lanes: name to index.
+    pub lanes: Vec<String>,
+}
+
+/// Serves until dropped.
+pub async fn serve(listener: UnixListener, control: Arc<Control>) {
+    let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    loop {
+        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
+        let Ok((stream, _)) = listener.accept().await else { continue };
+        let control = Arc::clone(&control);
+        tokio::spawn(async move {
+            if let Err(error) = converse(stream, &control).await {
+                tracing::debug!(%error, "a control connection ended");
+            }
+            drop(slot);
+        });
+    }
+}
+
+async fn converse(stream: UnixStream, control: &Control) -> std::io::Result<()> {
+    let (read, mut write) = stream.into_split();
+    let mut lines = BufReader::new(read);
+    loop {
+        let mut line = String::new();
+        if (&mut lines).take(LINE_MAX).read_line(&mut line).await? == 0 {
+            return Ok(());
+        }
+        let answer = match serde_json::from_str::<Question>(&line) {
+            Ok(question) => control.answer(question).await,
+            Err(e) => Err(format!("understand the question: {e}")),
+        };
+        let answer = answer.unwrap_or_else(|error| json!({ "error": error }));
+        write.write_all(format!("{answer}\n").as_bytes()).await?;
+    }
+}
+
+impl Control {
+    async fn answer(&self, question: Question) -> Result<Value, String> {
+        match question {
+            Question::Status => serde_json::to_value(self.shown.get()).map_err(|e| e.to_string()),
+            Question::DeadRequeue { ids } => self.requeue(ids).await,
+            Question::Purge { lane } => self.purge(&lane).await,
+            other => self.ask_store(move |store| answer_from_store(store, &other)).await?,
+        }
+    }
+
+    async fn ask_store<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&mut Store) -> T + Send + 'static,
+    ) -> Result<T, String> {
+        let (back, answer) = oneshot::channel();
+        let job = Box::new(move |store: &mut Store| drop(back.send(job(store))));
+        self.spool.try_send(Request::Run(job)).map_err(|_| "ask the spool: it is busy, try again".to_owned())?;
+        match tokio::time::timeout(ANSWER_TIMEOUT, answer).await {
+            Ok(Ok(answer)) => Ok(answer),
+            _ => Err("hear from the spool within 30 s".into()),
+        }
+    }
+
+    async fn requeue(&self, ids: Vec<i64>) -> Result<Value, String> {
+        let rows = self.ask_store(move |store| dead_rows(store, &ids)).await??;
+        let mut count = 0;
+        for rows in rows.chunk_by(|a, b| a.letter.lane == b.letter.lane) {
+            let letters = rows.iter().filter_map(|r| requeued(&r.letter).map(|body| (r.id, body))).collect();
+            let (done, answer) = oneshot::channel();
+            let ask = Ask::Requeue { lane: rows[0].letter.lane, letters, done };
+            self.inbox.ask(ask).map_err(|_| "ask the hub: it is busy, try again".to_owned())?;
+            count += answer.await.map_err(|_| "requeue: the gateway stops".to_owned())?;
+        }
+        Ok(json!({ "requeued": count }))
+    }
+
+    async fn purge(&self, lane: &str) -> Result<Value, String> {
+        let Some(index) = self.lanes.iter().position(|l| l == lane) else {
+            return Err(format!("find a lane named \"{lane}\"; there are: {}", self.lanes.join(", ")));
+        };
+        let (done, answer) = oneshot::channel();
+        self.inbox.ask(Ask::Purge { lane: index, done }).map_err(|_| "ask the hub: it is busy".to_owned())?;
+        answer.await.map_err(|_| "purge: the gateway stops".to_owned())?;
+        Ok(json!({ "purging": lane }))
+    }
+}
+
+fn dead_rows(store: &mut Store, ids: &[i64]) -> Result<Vec<DeadRow>, String> {
+    let found: Result<Vec<_>, _> = ids.iter().map(|id| store.dead_letter(*id)).collect();
+    Ok(found.map_err(|e| e.to_string())?.into_iter().flatten().collect())
+}
+
+/// Answers that need the file alone: the running gateway gives them through its owner thread, and a command gives them
+/// to itself under the lock when the service is stopped.
+///
+/// # Errors
+/// In words.
+pub fn answer_from_store(store: &mut Store, question: &Question) -> Result<Value, String> {
+    let text = |e: crate::spool::StoreError| e.to_string();
+    match question {
+        Question::Losses => {
+            let losses = store.all_losses(10_000).map_err(text)?;
+            Ok(json!({ "losses": losses }))
+        }
+        Question::DeadPage { after } => {
+            let page = store.dead_page(*after, PAGE).map_err(text)?;
+            Ok(json!({ "letters": page.iter().map(|r| dead_json(r, false)).collect::<Vec<_>>() }))
+        }
+        Question::DeadShow { id } => match store.dead_letter(*id).map_err(text)? {
+            Some(row) => Ok(dead_json(&row, true)),
+            None => Err(format!("find a dead letter with number {id}; `dlq list` shows them")),
+        },
+        Question::DeadDrop { ids } => {
+            let dropped = store.drop_dead(ids, clock::wall_ms()).map_err(text)?;
+            Ok(json!({ "dropped": dropped }))
+        }
+        Question::DeadRequeue { ids } => {
+            let rows = dead_rows(store, ids)?;
+            Ok(json!({ "requeued": store.requeue_offline(&rows, clock::wall_ms()).map_err(text)? }))
+        }
+        Question::ExportPage { lane, after } => {
+            let (page, next) = store.export_page(*lane, *after, PAGE as usize).map_err(text)?;
+            let records: Vec<Value> = page.iter().filter_map(exported_json).collect();
+            Ok(json!({ "records": records, "next": next }))
+        }
+        Question::Lanes | Question::Status => {
+            let lanes = store.lane_totals().map_err(text)?;
+            let lost = store.loss_totals().map_err(text)?;
+            let dead = store.dead_count().map_err(text)?;
+            Ok(json!({ "lanes": lanes, "lost": lost, "dead": dead, "used_bytes": store.used_bytes() }))
+        }
+        Question::Purge { .. } => Err("purge while the service is stopped; start it, or drop the spool file".into()),
+    }
+}
+
+fn dead_json(row: &DeadRow, whole: bool) -> Value {
+    let l = &row.letter;
+    let mut out = json!({
+        "id": row.id, "lane": l.lane, "run": format!("{:016x}", l.run), "sequence": l.sequence, "at": l.at,
+        "cause": l.cause, "attempts": l.attempts, "bytes": l.body.len(),
+    });
+    if let Ok(view) = l.body.view() {
+        out["topic"] = view.topic.into();
+        out["key"] = view.key.map(String::from_utf8_lossy).into();
+        if whole {
+            out["headers"] = view
+                .headers
+                .iter()
+                .map(|(k, v)| json!([k, String::from_utf8_lossy(v)]))
+                .collect::<Vec<_>>()
+                .into();
+            out["payload"] = payload_json(view.payload);
+        }
+    }
+    out
+}
+
+fn exported_json(e: &crate::spool::queries::Exported) -> Option<Value> {
+    let view = e.body.view().ok()?;
+    Some(json!({
+        "lane": e.lane, "run": format!("{:016x}", e.run), "sequence": e.sequence, "topic": view.topic,
+        "key": view.key.map(String::from_utf8_lossy), "timestamp": view.timestamp_ms,
+        "headers": view.headers.iter().map(|(k, v)| json!([k, String::from_utf8_lossy(v)])).collect::<Vec<_>>(),
+        "payload": payload_json(view.payload),
+    }))
+}
+
+/// Text as text, everything else as base64, and told apart.
+fn payload_json(payload: &[u8]) -> Value {
+    use base64::Engine as _;
+    match std::str::from_utf8(payload) {
+        Ok(text) => json!({ "text": text }),
+        Err(_) => json!({ "base64": base64::engine::general_purpose::STANDARD.encode(payload) }),
+    }
+}

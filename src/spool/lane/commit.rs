@@ -1,0 +1,323 @@
+//! The lane's part of a commit: what goes into it (step 4), and what follows when it is durable (steps 5 and 9).
+
+use super::{Lane, Mode, THIS_RUN};
+use crate::config::{Delivery as Guarantee, WhenFull};
+use crate::intake::AckTicket;
+use crate::record::Body;
+use crate::spool::chunk::Numbered;
+use crate::spool::window::{Held, HeldRecord, Open, RECORD_OVERHEAD, Stage};
+use crate::spool::{Commit, DeadLetter, Evict, EvictUntil, Freed, Loss, NewChunk, Reason, RowId};
+
+/// A chunk takes what waits, up to these.
+const CHUNK_RECORDS_MAX: usize = 4096;
+const CHUNK_BYTES_MAX: usize = 1 << 20;
+/// One eviction frees this share of the limit more than needed, so that it does not run at every commit.
+const EVICT_SHARE: u64 = 20;
+
+/// A lane's part of the running commit, or what waits for the next.
+#[derive(Debug, Default)]
+pub struct Staged {
+    pub settled: Vec<(RowId, bool)>,
+    pub bitmaps: Vec<(RowId, Vec<u8>)>,
+    dead: Vec<(DeadLetter, Option<AckTicket>)>,
+    dropped: Vec<(Loss, Vec<AckTicket>)>,
+    /// Open records from the front that are in the commit's chunk.
+    pub(super) open: usize,
+    row: RowId,
+}
+
+impl Staged {
+    pub fn is_empty(&self) -> bool {
+        self.settled.is_empty()
+            && self.bitmaps.is_empty()
+            && self.dead.is_empty()
+            && self.dropped.is_empty()
+            && self.open == 0
+    }
+}
+
+/// What waits for a commit.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Waiting {
+    pub records: usize,
+    pub bytes: usize,
+    /// Acceptance of the oldest, µs of this process.
+    pub since_us: Option<u64>,
+}
+
+impl Lane {
+    /// What a sender waits for: the commit rule asks this.
+    pub fn waiting(&self) -> Waiting {
+        let mut waiting = Waiting::default();
+        if self.mode == Mode::Spooling && self.staged.open == 0 && !self.stats.full {
+            waiting.records = self.open.len();
+            waiting.bytes = self.stats.open_bytes as usize;
+            waiting.since_us = self.open.front().map(|o| o.accepted_us);
+        }
+        // A dead letter's sender waits too.
+        if !self.dead.is_empty() || !self.dropped.is_empty() {
+            waiting.records += self.dead.len() + self.dropped.len();
+            waiting.since_us = Some(waiting.since_us.unwrap_or(0));
+        }
+        waiting
+    }
+
+    /// Whether there is something to delete or mark: it goes along with the next insert, or once a second.
+    pub fn has_tidying(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
+    /// Puts this lane's part into `commit`. `room`: stored bytes that the whole spool can still take for this lane;
+    /// `insert`: false while the disk is full, when only what frees space may be written.
+    pub fn plan(&mut self, commit: &mut Commit, room: u64, insert: bool) {
+        debug_assert!(self.staged.is_empty(), "one commit at a time");
+        self.staged = std::mem::take(&mut self.pending);
+        if insert {
+            self.staged.dead.append(&mut self.dead);
+            self.plan_chunk(commit, room);
+            self.staged.dropped.append(&mut self.dropped);
+        }
+        commit.settled.extend_from_slice(&self.staged.settled);
+        commit.bitmaps.extend_from_slice(&self.staged.bitmaps);
+        commit.dead.extend(self.staged.dead.iter().map(|(letter, _)| letter.clone()));
+        commit.losses.extend(self.staged.dropped.iter().map(|(loss, _)| loss.clone()));
+    }
+
+    fn plan_chunk(&mut self, commit: &mut Commit, room: u64) {
+        if self.mode != Mode::Spooling || self.open.is_empty() || self.config.delivery == Guarantee::AtMostOnce {
+            return;
+        }
+        self.forget_settled();
+        let records = self.next_records();
+        let count = records.len();
+        let bytes: usize = records.iter().map(|(_, b)| b.len()).sum();
+        self.stats.full = !self.fits(commit, bytes as u64, records.len() as u64, room);
+        if !self.stats.full {
+            self.staged.open = count;
+            self.staged.row = self.next_row;
+            if let Some(chunk) = new_chunk(self.next_row, self.run, records) {
+                self.next_row += 1;
+                commit.chunks.push(chunk);
+            }
+        } else if self.when_full() == WhenFull::DropNewest {
+            self.drop_newest(count);
+        }
+    }
+
+    /// What has been delivered meanwhile needs no place in the chunk: the bitmap counts the chunk's records alone.
+    fn forget_settled(&mut self) {
+        let freed = &mut self.stats.open_bytes;
+        self.open.retain(|o| {
+            let stays = o.stage != Stage::Settled;
+            if !stays {
+                *freed -= (o.body.len() + RECORD_OVERHEAD) as u64;
+            }
+            stays
+        });
+        self.next_send = 0;
+    }
+
+    /// The records of the next chunk, from the front of `open`.
+    fn next_records(&self) -> Vec<Numbered> {
+        let mut bytes = 0;
+        let fits = |o: &&Open| {
+            let first = bytes == 0;
+            bytes += o.body.len();
+            first || bytes <= CHUNK_BYTES_MAX
+        };
+        self.open.iter().take(CHUNK_RECORDS_MAX).take_while(fits).map(|o| (o.sequence, o.body.clone())).collect()
+    }
+
+    /// Whether the records may be stored; with `drop-oldest` it makes them fit, as far as anything lies behind the
+    /// window.
+    fn fits(&self, commit: &mut Commit, bytes: u64, records: u64, room: u64) -> bool {
+        let held = self.stats.backlog.bytes + self.stats.backlog.history_bytes;
+        let over_bytes = (held + bytes).saturating_sub(self.config.max_bytes).max(bytes.saturating_sub(room));
+        let over_records =
+            self.config.max_records.map_or(0, |max| (self.stats.backlog.records + records).saturating_sub(max));
+        if over_bytes == 0 && over_records == 0 {
+            return true;
+        }
+        let evictable = self.stats.backlog.history_bytes > 0 || (self.when_full() == WhenFull::DropOldest && self.unread);
+        if !evictable || self.reading {
+            return false;
+        }
+        let until = if over_bytes > 0 {
+            EvictUntil::Bytes(over_bytes + self.config.max_bytes / EVICT_SHARE)
+        } else {
+            EvictUntil::Records(over_records)
+        };
+        commit.evictions.push(self.eviction(until, Reason::DropOldest));
+        true
+    }
+
+    fn eviction(&self, until: EvictUntil, reason: Reason) -> Evict {
+        // With `refuse` only history may go: nothing lies behind the last possible row.
+        let undelivered_too = self.when_full() == WhenFull::DropOldest || reason == Reason::Age;
+        let after = if undelivered_too { self.last_row } else { RowId::MAX };
+        Evict { lane: self.number, after, until, reason }
+    }
+
+    /// Whether a purge waits for a commit.
+    pub fn is_purging(&self) -> bool {
+        self.purging
+    }
+
+    /// `max_age`: chunks behind the window whose youngest record is older go; and history, and what is purged.
+    pub fn plan_expiry(&self, commit: &mut Commit, wall_ms: i64) {
+        if let Some(keep) = self.config.keep.filter(|_| self.stats.backlog.history_bytes > 0) {
+            let until = EvictUntil::OlderThan(wall_ms - keep.as_millis() as i64);
+            commit.evictions.push(Evict { lane: self.number, after: RowId::MAX, until, reason: Reason::Age });
+        }
+        if self.purging && !self.reading {
+            let until = EvictUntil::Records(u64::MAX);
+            commit.evictions.push(Evict { lane: self.number, after: self.last_row, until, reason: Reason::Purged });
+        }
+        if let Some(age) = self.config.max_age.filter(|_| self.unread && !self.reading) {
+            let until = EvictUntil::OlderThan(wall_ms - age.as_millis() as i64);
+            commit.evictions.push(self.eviction(until, Reason::Age));
+        }
+    }
+
+    fn drop_newest(&mut self, count: usize) {
+        let mut acks = Vec::new();
+        let (mut first, mut last, mut n) = (None, 0, 0);
+        for _ in 0..count {
+            // What is with the producer is never dropped.
+            if self.open.front().is_none_or(|o| o.stage != Stage::Waiting) {
+                break;
+            }
+            let Some(open) = self.pop_open() else { break };
+            first.get_or_insert(open.sequence);
+            (last, n) = (open.sequence, n + 1);
+            acks.extend(open.ack);
+        }
+        if let Some(first) = first {
+            self.stats.lost += n;
+            let reason = Reason::DropNewest.as_str().to_owned();
+            let loss = Loss { id: 0, at: 0, lane: self.number, run: self.run, first, last, n, exact: true, reason };
+            self.dropped.push((loss, acks));
+        }
+    }
+
+    /// A person gives the undelivered up: what waits in memory now, what lies behind it with the next commit. What is
+    /// with the producer stays.
+    pub fn purge(&mut self) {
+        let mut losses: Vec<Loss> = Vec::new();
+        while let Some(at) = self.window.next_waiting(|_| true) {
+            let (run, sequence) = (self.window.chunk(at.0).run, self.window.get(at).sequence);
+            match losses.last_mut().filter(|l| l.run == run) {
+                Some(loss) => (loss.last, loss.n) = (sequence, loss.n + 1),
+                None => losses.push(self.purged(run, sequence)),
+            }
+            self.settle_held(at);
+        }
+        self.stats.lost += losses.iter().map(|l| l.n).sum::<u64>();
+        self.dropped.extend(losses.into_iter().map(|l| (l, Vec::new())));
+        self.purging = self.unread;
+    }
+
+    fn purged(&self, run: u64, sequence: u64) -> Loss {
+        let reason = Reason::Purged.as_str().to_owned();
+        Loss { id: 0, at: 0, lane: self.number, run, first: sequence, last: sequence, n: 1, exact: true, reason }
+    }
+
+    /// The commit is durable: acknowledges (step 5) and takes the chunk into the window if it follows what is there.
+    /// `stored`: the chunk's bytes in the file, when this lane had one.
+    pub fn committed(&mut self, stored: Option<u64>, now_us: u64) {
+        let staged = std::mem::take(&mut self.staged);
+        for ack in staged.dead.into_iter().filter_map(|(_, ack)| ack) {
+            ack.fire();
+        }
+        for ack in staged.dropped.into_iter().flat_map(|(_, acks)| acks) {
+            ack.fire();
+        }
+        if staged.open > 0 {
+            let held = self.close_open(staged.open, staged.row, stored.unwrap_or_default(), now_us);
+            self.take_in(held);
+        }
+        self.drop_settled_open();
+    }
+
+    /// Takes the committed records out of `open` and fires their acks.
+    fn close_open(&mut self, count: usize, row: RowId, stored: u64, now_us: u64) -> Held {
+        let mut records = Vec::with_capacity(count);
+        let (mut bytes, mut unsettled) = (0, 0);
+        for _ in 0..count {
+            let Some(open) = self.pop_open() else { break };
+            if let Some(ack) = open.ack {
+                ack.fire();
+            }
+            self.stats.commit_us.record(now_us.saturating_sub(open.accepted_us));
+            bytes += open.body.len() + RECORD_OVERHEAD;
+            unsettled += usize::from(open.stage != Stage::Settled);
+            let (sequence, body, stage, sent_us) = (open.sequence, open.body, open.stage, open.sent_us);
+            records.push(HeldRecord { sequence, body, stage, sent_us });
+        }
+        Held { row, run: self.run, ordinal: THIS_RUN, records, unsettled, bytes, stored }
+    }
+
+    fn take_in(&mut self, held: Held) {
+        self.stats.backlog.chunks += 1;
+        self.stats.backlog.records += held.unsettled as u64;
+        self.stats.backlog.bytes += held.stored;
+        if held.unsettled == 0 {
+            self.pending.settled.push((held.row, self.config.keep.is_some()));
+            self.stats.backlog.chunks -= 1;
+            self.stats.backlog.bytes -= held.stored;
+            if self.config.keep.is_some() {
+                self.stats.backlog.history_bytes += held.stored;
+            }
+            return;
+        }
+        let handed_over = held.records.iter().any(|r| r.stage == Stage::Sent);
+        let fits = self.window.bytes() + held.bytes <= self.window_bytes_max;
+        if handed_over || (!self.unread && !self.parks.rewinding() && (fits || self.window.is_empty())) {
+            self.last_row = held.row;
+            self.window.push(held);
+        } else {
+            self.unread = true;
+        }
+    }
+
+    /// Nothing of the commit happened: it is all to be done again.
+    pub fn commit_failed(&mut self) {
+        let mut staged = std::mem::take(&mut self.staged);
+        if staged.open > 0 {
+            // The same row again: had the commit reached the disk after all, the next one takes its place.
+            self.next_row = staged.row;
+        }
+        self.pending.settled.append(&mut staged.settled);
+        self.pending.bitmaps.append(&mut staged.bitmaps);
+        staged.dead.append(&mut self.dead);
+        self.dead = staged.dead;
+        staged.dropped.append(&mut self.dropped);
+        self.dropped = staged.dropped;
+        self.drop_settled_open();
+    }
+
+    /// What an eviction in the last commit freed.
+    pub fn evicted(&mut self, freed: Freed) {
+        self.purging = false;
+        self.stats.lost += freed.records;
+        let backlog = &mut self.stats.backlog;
+        backlog.records = backlog.records.saturating_sub(freed.records);
+        // History and backlog are freed together; history goes first.
+        let from_history = freed.bytes.min(backlog.history_bytes);
+        backlog.history_bytes -= from_history;
+        backlog.bytes = backlog.bytes.saturating_sub(freed.bytes - from_history);
+        if freed.records > 0 {
+            backlog.chunks = backlog.chunks.saturating_sub(freed.chunks);
+        }
+    }
+}
+
+fn new_chunk(row: RowId, run: u64, records: Vec<Numbered>) -> Option<NewChunk> {
+    let times = || records.iter().filter_map(|(_, b)| timestamp(b));
+    let (ts_min, ts_max) = (times().min().unwrap_or_default(), times().max().unwrap_or_default());
+    (!records.is_empty()).then_some(NewChunk { row, run, records, ts_min, ts_max })
+}
+
+fn timestamp(body: &Body) -> Option<i64> {
+    body.view().ok().map(|v| v.arrival.wall_ms)
+}

@@ -1,0 +1,216 @@
+//! Spool: readings on disk while the uplink is away (steps 3, 4 and 9). One SQLite file, one owner thread.
+//!
+//! [`lane`] decides (pure), [`store`] does: the hub passes what lanes want to the owner thread as [`Commit`]s and
+//! reads, and its answers come back as [`Reply`]s. Crash order: whatever a commit holds becomes durable together or
+//! not at all, and nobody is told before it is.
+
+pub mod chunk;
+pub mod disk;
+pub mod lane;
+pub mod lock;
+pub mod owner;
+pub mod queries;
+mod rawscan;
+mod runs;
+pub mod salvage;
+pub mod schema;
+pub mod store;
+pub mod window;
+
+use crate::record::Body;
+use chunk::Numbered;
+
+/// Place of a chunk in its lane and in the file: `lane << 40 | n`. Each lane is one range of the table, so that its
+/// next chunk is found without a secondary index, however long the other lanes are.
+pub type RowId = i64;
+
+const LANE_SHIFT: u32 = 40;
+
+/// Below every row of this lane.
+pub fn row_base(lane: u32) -> RowId {
+    i64::from(lane) << LANE_SHIFT
+}
+
+/// The lane of a row.
+pub fn row_lane(row: RowId) -> u32 {
+    (row >> LANE_SHIFT) as u32
+}
+
+/// A chunk to be written.
+#[derive(Debug, Clone)]
+pub struct NewChunk {
+    pub row: RowId,
+    pub run: u64,
+    /// At least one, sequences ascending.
+    pub records: Vec<Numbered>,
+    /// Smallest and largest record timestamp, ms since 1970.
+    pub ts_min: i64,
+    pub ts_max: i64,
+}
+
+/// A chunk as it came back from the file.
+#[derive(Debug, Clone)]
+pub struct StoredChunk {
+    pub row: RowId,
+    pub run: u64,
+    pub records: Vec<Numbered>,
+    /// One bit a record, lowest first; empty: none is settled.
+    pub settled: Vec<u8>,
+    /// Bytes in the file.
+    pub bytes: u64,
+}
+
+/// Why records left the spool without delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reason {
+    /// `when_full = "drop-oldest"`.
+    DropOldest,
+    /// `when_full = "drop-newest"`.
+    DropNewest,
+    /// `max_age`.
+    Age,
+    /// A stored chunk could not be read any more.
+    Corrupt,
+    /// The table of dead letters reached its bound.
+    DeadLettersFull,
+    /// A person said so: `spool purge`, `dlq drop`.
+    Purged,
+}
+
+impl Reason {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Reason::DropOldest => "drop-oldest",
+            Reason::DropNewest => "drop-newest",
+            Reason::Age => "age",
+            Reason::Corrupt => "corrupt",
+            Reason::DeadLettersFull => "dead-letters-full",
+            Reason::Purged => "purged",
+        }
+    }
+}
+
+/// An entry of the loss ledger.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Loss {
+    /// Number in the ledger; 0 until written.
+    pub id: i64,
+    /// ms since 1970.
+    pub at: i64,
+    pub lane: u32,
+    pub run: u64,
+    pub first: u64,
+    pub last: u64,
+    pub n: u64,
+    /// False: `n` is an upper bound ("unknown, at most n").
+    pub exact: bool,
+    pub reason: String,
+}
+
+/// A record that will never be accepted by Kafka, or could not be routed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeadLetter {
+    pub lane: u32,
+    pub run: u64,
+    pub sequence: u64,
+    pub at: i64,
+    pub cause: String,
+    pub attempts: u32,
+    pub body: Body,
+}
+
+/// Which undelivered chunks of a lane may go, oldest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Evict {
+    pub lane: u32,
+    /// Rows up to this one stay: they are in memory or with the producer.
+    pub after: RowId,
+    pub until: EvictUntil,
+    pub reason: Reason,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EvictUntil {
+    /// This many stored bytes are free.
+    Bytes(u64),
+    /// This many records are gone.
+    Records(u64),
+    /// Every chunk whose youngest record is older than this (ms since 1970).
+    OlderThan(i64),
+}
+
+/// All that becomes durable together.
+#[derive(Debug, Clone, Default)]
+pub struct Commit {
+    /// When it was put together, ms since 1970: the time of its ledger entries.
+    pub at: i64,
+    pub chunks: Vec<NewChunk>,
+    /// Partly settled chunks that leave memory: their bitmaps.
+    pub bitmaps: Vec<(RowId, Vec<u8>)>,
+    /// Fully settled chunks, and whether they stay as history.
+    pub settled: Vec<(RowId, bool)>,
+    pub evictions: Vec<Evict>,
+    pub dead: Vec<DeadLetter>,
+    pub losses: Vec<Loss>,
+    /// Ledger entries whose event lies in one of `chunks`.
+    pub told: Vec<i64>,
+    /// Rows of dead letters that lie in one of `chunks` again.
+    pub revived: Vec<i64>,
+}
+
+impl Commit {
+    pub fn is_empty(&self) -> bool {
+        self.chunks.is_empty() && self.dead.is_empty() && self.losses.is_empty() && !self.tidies()
+    }
+
+    /// Whether it settles or evicts anything: work that frees space and can wait a second.
+    pub fn tidies(&self) -> bool {
+        !(self.bitmaps.is_empty() && self.settled.is_empty() && self.evictions.is_empty() && self.told.is_empty() && self.revived.is_empty())
+    }
+}
+
+/// What a commit did.
+#[derive(Debug, Clone, Default)]
+pub struct Committed {
+    /// Stored bytes of each chunk, in the order of `Commit::chunks`.
+    pub chunk_bytes: Vec<u64>,
+    /// Ledger entries written, ids filled in.
+    pub losses: Vec<Loss>,
+    /// What evictions freed, per lane: chunks, unsettled records, stored bytes.
+    pub evicted: Vec<(u32, Freed)>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Freed {
+    pub chunks: u64,
+    pub records: u64,
+    pub bytes: u64,
+}
+
+/// Why a commit or read did not happen. Nothing of it is durable.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    #[error("write the spool: the disk is full ({0})")]
+    DiskFull(String),
+    #[error("use the spool: {0}")]
+    Io(String),
+    #[error("use the spool: the file is damaged ({0})")]
+    Corrupt(String),
+    #[error("open the spool: {0}")]
+    Open(String),
+}
+
+/// Answers of the owner thread.
+#[derive(Debug)]
+pub enum Reply {
+    Committed(Committed),
+    CommitFailed(StoreError),
+    Chunks { lane: u32, chunks: Vec<StoredChunk>, more: bool },
+    ReadFailed { lane: u32, error: StoreError },
+    /// A slice of the count after a start: what lies in the file, to be added up.
+    Counted { lane: u32, found: Freed },
+    CountDone,
+    /// Size of the file in bytes and of the space free on its disk, after each commit.
+    Disk { used: u64, free: u64, ballast: bool },
+}

@@ -1,0 +1,266 @@
+//! The owner thread: the only one that touches the file. Requests come through a bounded queue, answers go to the
+//! hub's inbox in the order of the requests. Between requests it counts, vacuums and tends the ballast in slices.
+
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use super::disk::Disk;
+use super::store::Store;
+use super::{Commit, Loss, Reply, RowId, StoreError, lock, row_base, schema};
+use crate::clock;
+
+/// One commit and one read per lane are outstanding at most; the rest is for commands.
+const REQUESTS_MAX: usize = 64;
+/// Rows counted in one slice after a start: some 20 ms on an SD card.
+const COUNT_SLICE: u32 = 500;
+const VACUUM_PAGES: u32 = 64;
+const IDLE: Duration = Duration::from_secs(1);
+
+/// A question from a command, answered between two requests. Its own channel carries the answer.
+pub type Job = Box<dyn FnOnce(&mut Store) + Send>;
+
+pub enum Request {
+    Commit(Box<Commit>),
+    Read { lane: u32, after: RowId, bytes: u64 },
+    Run(Job),
+    /// A watchdog tick: proves that this thread still takes requests.
+    Tick(SyncSender<()>),
+    Stop,
+}
+
+/// Where answers go.
+pub type Answer = Box<dyn Fn(Reply) + Send>;
+
+pub struct Settings {
+    pub path: PathBuf,
+    pub max_bytes: u64,
+    pub dead_bytes_max: u64,
+    pub reserve_bytes: u64,
+    pub ballast_bytes: u64,
+    pub gateway: String,
+    /// Names of the configured lanes.
+    pub lanes: Vec<String>,
+}
+
+/// What a start found and made.
+#[derive(Debug, Clone)]
+pub struct Opened {
+    pub spool_id: u64,
+    /// This process's run.
+    pub run: u64,
+    /// Configured lanes first, in the order of `Settings::lanes`, then those that only the file knows.
+    pub lanes: Vec<OpenedLane>,
+    pub untold: Vec<Loss>,
+    /// Clock offsets (wall minus boot, ms) of earlier runs, for records whose clock was unset.
+    pub runs: Vec<RunRow>,
+    /// The damaged file's new name and what was saved from it.
+    pub set_aside: Option<SetAside>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenedLane {
+    pub number: u32,
+    pub name: String,
+    pub last_row: RowId,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunRow {
+    pub run: u64,
+    pub boot_id: String,
+    pub clock_offset: Option<i64>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SetAside {
+    pub path: PathBuf,
+    pub cause: String,
+    pub chunks: u64,
+    pub records: u64,
+}
+
+/// The hub's handle. Dropping it does not stop the thread; [`Owner::stop`] does.
+#[derive(Debug)]
+pub struct Owner {
+    requests: SyncSender<Request>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Owner {
+    /// Locks and opens the spool, then starts the thread.
+    ///
+    /// # Errors
+    /// The lock's or the file's, in words. A damaged file is no error: it is set aside and a new one begun.
+    pub fn start(settings: Settings, answer: Answer) -> Result<(Owner, Opened), String> {
+        if let Some(dir) = settings.path.parent() {
+            std::fs::create_dir_all(dir).map_err(|e| format!("create {}: {e}", dir.display()))?;
+        }
+        let lock = lock::take(&settings.path).map_err(|e| e.to_string())?;
+        let (mut store, set_aside) = open_or_set_aside(&settings)?;
+        let opened = begin_run(&mut store, &settings, set_aside).map_err(|e| e.to_string())?;
+        let disk = Disk::new(&settings.path, settings.ballast_bytes, settings.reserve_bytes);
+        let (requests, queue) = sync_channel(REQUESTS_MAX);
+        let counts = opened.lanes.iter().map(|l| (l.number, row_base(l.number))).collect();
+        let body = move || {
+            let _lock = lock;
+            Worker { store, disk, answer, counts, counted: false }.serve(&queue);
+        };
+        let thread = std::thread::Builder::new()
+            .name("spool".into())
+            .spawn(body)
+            .map_err(|e| format!("start the spool's thread: {e}"))?;
+        Ok((Owner { requests, thread: Some(thread) }, opened))
+    }
+
+    /// Never blocks: the hub bounds its own requests below the queue's size, and commands get a refusal.
+    pub fn ask(&self, request: Request) -> Result<(), Request> {
+        use std::sync::mpsc::TrySendError;
+        self.requests.try_send(request).map_err(|e| match e {
+            TrySendError::Full(r) | TrySendError::Disconnected(r) => r,
+        })
+    }
+
+    /// A sender for commands: the control socket asks through it.
+    pub fn requests(&self) -> SyncSender<Request> {
+        self.requests.clone()
+    }
+
+    /// Waits until everything asked so far is done and the lock is free.
+    pub fn stop(mut self) {
+        if self.requests.send(Request::Stop).is_ok()
+            && let Some(thread) = self.thread.take()
+        {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn open_or_set_aside(settings: &Settings) -> Result<(Store, Option<SetAside>), String> {
+    let open = || Store::open(&settings.path, settings.max_bytes, settings.dead_bytes_max);
+    match open() {
+        Ok(store) => Ok((store, None)),
+        Err(StoreError::Corrupt(cause)) => {
+            let aside = super::salvage::set_aside(&settings.path).map_err(|e| format!("set the spool aside: {e}"))?;
+            tracing::error!(file = %aside.display(), cause, "the spool is damaged; it is set aside and salvaged");
+            let mut store = open().map_err(|e| e.to_string())?;
+            let saved = super::salvage::salvage(&aside, &mut store);
+            let set_aside = SetAside { path: aside, cause, chunks: saved.chunks, records: saved.records };
+            Ok((store, Some(set_aside)))
+        }
+        Err(e) => Err(e.to_string()),
+    }
+}
+
+fn begin_run(store: &mut Store, settings: &Settings, set_aside: Option<SetAside>) -> Result<Opened, StoreError> {
+    let run = schema::ring_u64();
+    store.add_run(run, clock::wall_ms(), &clock::boot_id(), &settings.gateway)?;
+    let mut lanes = Vec::new();
+    for name in &settings.lanes {
+        let number = store.lane_number(name)?;
+        lanes.push(OpenedLane { number, name: name.clone(), last_row: store.last_row(number)? });
+    }
+    for (number, name) in store.lanes()? {
+        let last_row = store.last_row(number)?;
+        // A lane removed from the config drains until empty; an empty one needs nothing.
+        if !settings.lanes.contains(&name) && last_row > row_base(number) {
+            lanes.push(OpenedLane { number, name, last_row });
+        }
+    }
+    Ok(Opened { spool_id: store.spool_id, run, lanes, untold: store.untold_losses(1000)?, runs: store.runs()?, set_aside })
+}
+
+struct Worker {
+    store: Store,
+    disk: Disk,
+    answer: Answer,
+    /// Lanes still to be counted after the start, and up to which row they are.
+    counts: Vec<(u32, RowId)>,
+    counted: bool,
+}
+
+impl Worker {
+    fn serve(mut self, queue: &Receiver<Request>) {
+        self.disk.restore_ballast();
+        self.report_disk();
+        loop {
+            let patience = if self.counted { IDLE } else { Duration::from_millis(1) };
+            match queue.recv_timeout(patience) {
+                Ok(Request::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+                Ok(Request::Commit(commit)) => self.commit(&commit),
+                Ok(Request::Read { lane, after, bytes }) => self.read(lane, after, bytes),
+                Ok(Request::Run(job)) => job(&mut self.store),
+                // A tick nobody waits for any more is no harm.
+                Ok(Request::Tick(back)) => drop(back.try_send(())),
+                Err(RecvTimeoutError::Timeout) => self.idle(),
+            }
+        }
+    }
+
+    fn commit(&mut self, commit: &Commit) {
+        let grows = !commit.chunks.is_empty();
+        if grows && !self.disk.has_room() {
+            // What settles and deletes may still go through: the hub asks for it apart when it hears of the full disk.
+            (self.answer)(Reply::CommitFailed(StoreError::DiskFull("less than reserve_bytes is free".into())));
+            return;
+        }
+        let done = match self.store.commit(commit) {
+            Err(StoreError::DiskFull(_)) if !grows && self.disk.drop_ballast() => {
+                tracing::warn!("the disk is full: the ballast is given up so that the drain goes on");
+                self.store.commit(commit)
+            }
+            other => other,
+        };
+        match done {
+            Ok(committed) => (self.answer)(Reply::Committed(committed)),
+            Err(e) => {
+                self.recover(&e);
+                (self.answer)(Reply::CommitFailed(e));
+            }
+        }
+        self.report_disk();
+    }
+
+    /// After an I/O error nothing is known about the open file (a failed fsync may have dropped dirty pages).
+    fn recover(&mut self, e: &StoreError) {
+        if matches!(e, StoreError::DiskFull(_)) {
+            return;
+        }
+        tracing::error!(error = %e, "a commit failed; the spool is closed and opened again");
+        if let Err(e) = self.store.reopen() {
+            tracing::error!(error = %e, "failed to reopen the spool; the next commit tries again");
+        }
+    }
+
+    fn read(&mut self, lane: u32, after: RowId, bytes: u64) {
+        (self.answer)(match self.store.read(lane, after, bytes) {
+            Ok((chunks, more)) => Reply::Chunks { lane, chunks, more },
+            Err(error) => Reply::ReadFailed { lane, error },
+        });
+    }
+
+    fn idle(&mut self) {
+        if let Some((lane, after)) = self.counts.pop() {
+            match self.store.count(lane, after, COUNT_SLICE) {
+                Ok(Some((row, found))) => {
+                    (self.answer)(Reply::Counted { lane, found });
+                    self.counts.push((lane, row));
+                }
+                Ok(None) => {}
+                Err(e) => tracing::error!(lane, error = %e, "failed to count the lane's chunks"),
+            }
+        } else if !self.counted {
+            self.counted = true;
+            (self.answer)(Reply::CountDone);
+        } else {
+            self.store.vacuum_slice(VACUUM_PAGES);
+            self.disk.restore_ballast();
+        }
+    }
+
+    fn report_disk(&self) {
+        let (used, free, ballast) = (self.store.used_bytes(), self.disk.free(), self.disk.has_ballast());
+        (self.answer)(Reply::Disk { used, free, ballast });
+    }
+}

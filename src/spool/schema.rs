@@ -1,0 +1,130 @@
+//! The file's form: pragmas, tables, version and migrations. Set, re-read, explained.
+
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags};
+
+use super::StoreError;
+use super::store::classify;
+
+/// "FBAY", so that `file` and a salvage know whose file this is.
+const APPLICATION_ID: i32 = 0x4642_4159;
+/// Version of the tables below. A migration for each older one stands in [`migrate`].
+pub const VERSION: i32 = 1;
+
+const PAGE_SIZE: i64 = 4096;
+
+const TABLES: &str = "
+    CREATE TABLE chunk(
+        seq INTEGER PRIMARY KEY, lane INTEGER NOT NULL, run INTEGER NOT NULL, first INTEGER NOT NULL,
+        last INTEGER NOT NULL, n INTEGER NOT NULL, bytes INTEGER NOT NULL, ts_min INTEGER NOT NULL,
+        ts_max INTEGER NOT NULL, settled BLOB, data BLOB NOT NULL);
+    CREATE TABLE run(
+        ordinal INTEGER PRIMARY KEY, run INTEGER NOT NULL, started INTEGER NOT NULL, boot_id TEXT NOT NULL,
+        clock_offset INTEGER, gateway TEXT NOT NULL);
+    CREATE TABLE lane(lane INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
+    CREATE TABLE state(k TEXT PRIMARY KEY, v) WITHOUT ROWID;
+    CREATE TABLE loss(
+        id INTEGER PRIMARY KEY AUTOINCREMENT, at INTEGER NOT NULL, lane INTEGER NOT NULL, run INTEGER NOT NULL,
+        first INTEGER NOT NULL, last INTEGER NOT NULL, n INTEGER NOT NULL, exact INTEGER NOT NULL,
+        reason TEXT NOT NULL, told INTEGER NOT NULL DEFAULT 0);
+    CREATE TABLE dead(
+        id INTEGER PRIMARY KEY AUTOINCREMENT, lane INTEGER NOT NULL, run INTEGER NOT NULL, sequence INTEGER NOT NULL,
+        at INTEGER NOT NULL, cause TEXT NOT NULL, attempts INTEGER NOT NULL, bytes INTEGER NOT NULL,
+        body BLOB NOT NULL, UNIQUE(lane, run, sequence));
+";
+
+/// Opens or creates the file with everything the promises need.
+///
+/// # Errors
+/// [`StoreError::Corrupt`] when it is not a readable spool, [`StoreError::Open`] when it belongs to a newer version or
+/// cannot be opened at all.
+pub fn open(path: &Path, max_bytes: u64) -> Result<Connection, StoreError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let conn = Connection::open_with_flags(path, flags).map_err(|e| classify(&e))?;
+    let run = || -> rusqlite::Result<i32> {
+        conn.busy_timeout(Duration::ZERO)?;
+        // Both only take effect before the first table exists; on an older file they are what they are.
+        conn.pragma_update(None, "page_size", PAGE_SIZE)?;
+        conn.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
+        conn.query_row("PRAGMA journal_mode=WAL", [], |_| Ok(()))?;
+        // FULL syncs the WAL at each commit: NORMAL would lose acknowledged readings with the power.
+        conn.pragma_update(None, "synchronous", "FULL")?;
+        // The WAL is recycled in place and never truncated: overwriting costs a sixth of appending (facts of ext4).
+        conn.query_row("PRAGMA journal_size_limit=-1", [], |_| Ok(()))?;
+        conn.query_row("PRAGMA wal_autocheckpoint=1000", [], |_| Ok(()))?;
+        conn.pragma_update(None, "cache_size", -2048)?;
+        conn.pragma_update(None, "temp_store", "MEMORY")?;
+        conn.query_row("PRAGMA user_version", [], |r| r.get(0))
+    };
+    let version = run().map_err(|e| classify(&e))?;
+    prepare(&conn, version)?;
+    verify(&conn)?;
+    // The backstop behind the lanes' own limits: a page more than allowed is SQLITE_FULL, never a full disk.
+    let pages = (max_bytes / PAGE_SIZE as u64).max(64) as i64;
+    conn.query_row(&format!("PRAGMA max_page_count={pages}"), [], |_| Ok(())).map_err(|e| classify(&e))?;
+    Ok(conn)
+}
+
+fn prepare(conn: &Connection, version: i32) -> Result<(), StoreError> {
+    match version {
+        0 => create(conn).map_err(|e| classify(&e)),
+        VERSION => Ok(()),
+        older if older < VERSION => migrate(conn, older).map_err(|e| classify(&e)),
+        newer => Err(StoreError::Open(format!(
+            "it has schema version {newer} and this program knows {VERSION}: install the newer forebay again"
+        ))),
+    }
+}
+
+fn create(conn: &Connection) -> rusqlite::Result<()> {
+    let id = ring_u64();
+    conn.execute_batch("BEGIN IMMEDIATE")?;
+    conn.execute_batch(TABLES)?;
+    conn.execute("INSERT INTO state VALUES('spool_id', ?1)", [id as i64])?;
+    conn.pragma_update(None, "application_id", APPLICATION_ID)?;
+    conn.pragma_update(None, "user_version", VERSION)?;
+    conn.execute_batch("COMMIT")
+}
+
+/// Each step brings the file from one version to the next within one transaction, so that a kill in the middle leaves
+/// the old version.
+fn migrate(conn: &Connection, from: i32) -> rusqlite::Result<()> {
+    tracing::info!(from, to = VERSION, "migrating the spool");
+    conn.execute_batch("BEGIN IMMEDIATE")?;
+    // There is no version before 1 yet; the first migration takes its place here.
+    conn.pragma_update(None, "user_version", VERSION)?;
+    conn.execute_batch("COMMIT")
+}
+
+/// A pragma that did not take is a promise that does not hold.
+fn verify(conn: &Connection) -> Result<(), StoreError> {
+    let text = |pragma: &str| -> Result<String, StoreError> {
+        conn.query_row(&format!("PRAGMA {pragma}"), [], |r| {
+            r.get::<_, rusqlite::types::Value>(0).map(|v| match v {
+                rusqlite::types::Value::Integer(i) => i.to_string(),
+                rusqlite::types::Value::Text(t) => t,
+                other => format!("{other:?}"),
+            })
+        })
+        .map_err(|e| classify(&e))
+    };
+    for (pragma, wanted) in [("journal_mode", "wal"), ("synchronous", "2")] {
+        let got = text(pragma)?;
+        if got != wanted {
+            return Err(StoreError::Open(format!("{pragma} is {got} where it must be {wanted}; is this a local disk?")));
+        }
+    }
+    Ok(())
+}
+
+/// 64 random bits: a spool's or a run's name.
+pub fn ring_u64() -> u64 {
+    use ring::rand::{SecureRandom, SystemRandom};
+    let mut bytes = [0; 8];
+    // The kernel's generator does not fail once it has been seeded, and ring waits for that.
+    SystemRandom::new().fill(&mut bytes).expect("the kernel gives random bytes");
+    // SQLite's integers are signed: 63 bits keep every number positive and readable in a query.
+    u64::from_le_bytes(bytes) >> 1
+}

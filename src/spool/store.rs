@@ -1,0 +1,472 @@
+//! The file's operations: commit, read, evict, count. No thread, no decisions.
+
+use std::path::{Path, PathBuf};
+
+use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
+
+use super::chunk::{self, ChunkError};
+use super::{
+    Commit, Committed, DeadLetter, Evict, EvictUntil, Freed, Loss, NewChunk, Reason, RowId, StoreError, StoredChunk,
+    row_base, row_lane, schema,
+};
+
+/// An open spool.
+#[derive(Debug)]
+pub struct Store {
+    conn: Connection,
+    path: PathBuf,
+    max_bytes: u64,
+    dead_bytes_max: u64,
+    pub spool_id: u64,
+}
+
+/// Wraps SQLite's error in what the hub has to know: is the disk full, is the file broken, or is it the device?
+pub fn classify(e: &rusqlite::Error) -> StoreError {
+    match e.sqlite_error_code() {
+        Some(ErrorCode::DiskFull) => StoreError::DiskFull(e.to_string()),
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => StoreError::Corrupt(e.to_string()),
+        Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => {
+            StoreError::Open(e.to_string())
+        }
+        _ => StoreError::Io(e.to_string()),
+    }
+}
+
+impl Store {
+    /// # Errors
+    /// See [`schema::open`].
+    pub fn open(path: &Path, max_bytes: u64, dead_bytes_max: u64) -> Result<Self, StoreError> {
+        let conn = schema::open(path, max_bytes)?;
+        let spool_id = conn
+            .query_row("SELECT v FROM state WHERE k='spool_id'", [], |r| r.get::<_, i64>(0))
+            .map_err(|e| classify(&e))? as u64;
+        Ok(Store { conn, path: path.to_owned(), max_bytes, dead_bytes_max, spool_id })
+    }
+
+    /// After a failed fsync nothing is known about the file: close, open, check.
+    ///
+    /// # Errors
+    /// As [`Store::open`]; the old connection is gone either way.
+    pub fn reopen(&mut self) -> Result<(), StoreError> {
+        self.conn = schema::open(&self.path, self.max_bytes)?;
+        Ok(())
+    }
+
+    /// Writes all of `commit` or nothing; durable when this returns.
+    ///
+    /// # Errors
+    /// [`StoreError`]; the transaction has been rolled back.
+    pub fn commit(&mut self, commit: &Commit) -> Result<Committed, StoreError> {
+        let done = self.transact(commit);
+        if done.is_err() && !self.conn.is_autocommit() {
+            // Some errors roll back by themselves; for the others this does. A failure here shows at the next BEGIN.
+            let _ = self.conn.execute_batch("ROLLBACK");
+        }
+        done.map_err(|e| classify(&e))
+    }
+
+    fn transact(&mut self, commit: &Commit) -> rusqlite::Result<Committed> {
+        let mut done = Committed::default();
+        let mut losses = commit.losses.clone();
+        self.conn.execute_batch("BEGIN IMMEDIATE")?;
+        // Freed pages first: what is inserted next takes their place instead of growing the file.
+        self.settle(commit)?;
+        for eviction in &commit.evictions {
+            let freed = self.evict(eviction, &mut losses)?;
+            done.evicted.push((eviction.lane, freed));
+        }
+        for new in &commit.chunks {
+            done.chunk_bytes.push(self.insert_chunk(new)?);
+        }
+        self.insert_dead(&commit.dead, &mut losses)?;
+        for loss in &mut losses {
+            loss.at = commit.at;
+            self.insert_loss(loss)?;
+        }
+        crate::faults::point("4-before-commit");
+        self.conn.execute_batch("COMMIT")?;
+        crate::faults::point("4-after-commit");
+        done.losses = losses;
+        Ok(done)
+    }
+
+    fn settle(&self, commit: &Commit) -> rusqlite::Result<()> {
+        let mut bitmap = self.conn.prepare_cached("UPDATE chunk SET settled=?2 WHERE seq=?1")?;
+        let mut delete = self.conn.prepare_cached("DELETE FROM chunk WHERE seq=?1")?;
+        let mut told = self.conn.prepare_cached("UPDATE loss SET told=1 WHERE id=?1")?;
+        for (row, bits) in &commit.bitmaps {
+            bitmap.execute(params![row, bits])?;
+        }
+        for (row, keep) in &commit.settled {
+            // An empty bitmap marks history: all delivered, kept for `replay`.
+            if *keep { bitmap.execute(params![row, [0u8; 0]])? } else { delete.execute([row])? };
+        }
+        for id in &commit.told {
+            told.execute([id])?;
+        }
+        for id in &commit.revived {
+            self.conn.prepare_cached("DELETE FROM dead WHERE id=?1")?.execute([id])?;
+        }
+        Ok(())
+    }
+
+    fn insert_chunk(&self, new: &NewChunk) -> rusqlite::Result<u64> {
+        let lane = row_lane(new.row);
+        let data = chunk::encode(self.spool_id, new.run, lane, &new.records);
+        // OR REPLACE: after a commit whose fsync failed the same rows are written again, with the same content.
+        let mut insert = self
+            .conn
+            .prepare_cached("INSERT OR REPLACE INTO chunk VALUES(?1,?2,?3,?4,?5,?6,?7,?8,?9,NULL,?10)")?;
+        let first = new.records.first().map_or(0, |r| r.0);
+        let last = new.records.last().map_or(0, |r| r.0);
+        insert.execute(params![
+            new.row,
+            lane,
+            new.run as i64,
+            first as i64,
+            last as i64,
+            new.records.len() as i64,
+            data.len() as i64,
+            new.ts_min,
+            new.ts_max,
+            data
+        ])?;
+        Ok(data.len() as u64)
+    }
+
+    fn insert_dead(&self, dead: &[DeadLetter], losses: &mut Vec<Loss>) -> rusqlite::Result<()> {
+        if dead.is_empty() {
+            return Ok(());
+        }
+        let mut insert = self.conn.prepare_cached(
+            "INSERT OR REPLACE INTO dead(lane,run,sequence,at,cause,attempts,bytes,body) VALUES(?1,?2,?3,?4,?5,?6,?7,?8)",
+        )?;
+        for d in dead {
+            insert.execute(params![
+                d.lane,
+                d.run as i64,
+                d.sequence as i64,
+                d.at,
+                d.cause,
+                d.attempts,
+                d.body.len() as i64,
+                d.body.as_bytes()
+            ])?;
+        }
+        self.trim_dead(losses)
+    }
+
+    /// The table of dead letters has a bound: the oldest go, each with a ledger entry.
+    fn trim_dead(&self, losses: &mut Vec<Loss>) -> rusqlite::Result<()> {
+        let mut total: i64 = self.conn.query_row("SELECT coalesce(sum(bytes),0) FROM dead", [], |r| r.get(0))?;
+        while total > self.dead_bytes_max as i64 {
+            let oldest = self
+                .conn
+                .query_row("SELECT id,lane,run,sequence,bytes FROM dead ORDER BY id LIMIT 1", [], |r| {
+                    Ok((r.get::<_, i64>(0)?, r.get(1)?, r.get::<_, i64>(2)?, r.get::<_, i64>(3)?, r.get::<_, i64>(4)?))
+                })
+                .optional()?;
+            let Some((id, lane, run, sequence, bytes)) = oldest else { break };
+            self.conn.execute("DELETE FROM dead WHERE id=?1", [id])?;
+            total -= bytes;
+            add_loss(losses, lane, run as u64, (sequence as u64, sequence as u64), 1, Reason::DeadLettersFull);
+        }
+        Ok(())
+    }
+
+    fn insert_loss(&self, loss: &mut Loss) -> rusqlite::Result<()> {
+        let mut insert = self.conn.prepare_cached(
+            "INSERT INTO loss(at,lane,run,first,last,n,exact,reason) VALUES(?1,?2,?3,?4,?5,?6,?7,?8)",
+        )?;
+        insert.execute(params![
+            loss.at,
+            loss.lane,
+            loss.run as i64,
+            loss.first as i64,
+            loss.last as i64,
+            loss.n as i64,
+            loss.exact,
+            loss.reason
+        ])?;
+        loss.id = self.conn.last_insert_rowid();
+        Ok(())
+    }
+
+    /// History goes first and needs no ledger entry; then the oldest chunks behind the window, with one.
+    fn evict(&self, evict: &Evict, losses: &mut Vec<Loss>) -> rusqlite::Result<Freed> {
+        let mut freed = Freed::default();
+        self.evict_rows(evict, row_base(evict.lane), true, &mut freed, losses)?;
+        if !enough(evict.until, freed) {
+            self.evict_rows(evict, evict.after, false, &mut freed, losses)?;
+        }
+        Ok(freed)
+    }
+
+    fn evict_rows(
+        &self,
+        evict: &Evict,
+        after: RowId,
+        history: bool,
+        freed: &mut Freed,
+        losses: &mut Vec<Loss>,
+    ) -> rusqlite::Result<()> {
+        let mut rows = self.conn.prepare_cached(
+            "SELECT seq,run,first,last,n,bytes,ts_max,settled FROM chunk WHERE seq>?1 AND seq<?2
+             AND (settled IS NOT NULL AND length(settled)=0)=?3 ORDER BY seq",
+        )?;
+        let mut delete = self.conn.prepare_cached("DELETE FROM chunk WHERE seq=?1")?;
+        let mut rows = rows.query(params![after, row_base(evict.lane + 1), history])?;
+        let mut gone = Vec::new();
+        while let Some(r) = rows.next()? {
+            let ts_max: i64 = r.get(6)?;
+            if enough(evict.until, *freed) || matches!(evict.until, EvictUntil::OlderThan(t) if ts_max >= t) {
+                break;
+            }
+            let n: i64 = r.get(4)?;
+            let settled: Option<Vec<u8>> = r.get(7)?;
+            let left = if history { 0 } else { n as u64 - count_bits(settled.as_deref().unwrap_or_default()) };
+            gone.push(r.get::<_, i64>(0)?);
+            freed.chunks += 1;
+            freed.bytes += r.get::<_, i64>(5)? as u64;
+            freed.records += left;
+            if left > 0 {
+                let span = (r.get::<_, i64>(2)? as u64, r.get::<_, i64>(3)? as u64);
+                add_loss(losses, evict.lane, r.get::<_, i64>(1)? as u64, span, left, evict.reason);
+            }
+        }
+        for row in gone {
+            delete.execute([row])?;
+        }
+        Ok(())
+    }
+
+    /// Chunks of `lane` after `after`, in order, until `bytes` of stored data: with whether there are more. A chunk that
+    /// does not hold is taken out, with a ledger entry, and the read goes on behind it.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the file itself cannot be read.
+    pub fn read(&mut self, lane: u32, after: RowId, bytes: u64) -> Result<(Vec<StoredChunk>, bool), StoreError> {
+        let mut found = Vec::new();
+        let mut damaged = Vec::new();
+        let more = self.read_rows(lane, after, bytes, &mut found, &mut damaged).map_err(|e| classify(&e))?;
+        for (row, error) in damaged {
+            tracing::error!(row, %error, "a chunk of the spool is damaged; it goes into the ledger");
+            self.discard_damaged(row)?;
+        }
+        Ok((found, more))
+    }
+
+    fn read_rows(
+        &self,
+        lane: u32,
+        after: RowId,
+        bytes: u64,
+        found: &mut Vec<StoredChunk>,
+        damaged: &mut Vec<(RowId, ChunkError)>,
+    ) -> rusqlite::Result<bool> {
+        let mut rows = self.conn.prepare_cached(
+            "SELECT seq,run,settled,data FROM chunk WHERE seq>?1 AND seq<?2
+             AND (settled IS NULL OR length(settled)>0) ORDER BY seq",
+        )?;
+        let mut rows = rows.query(params![after, row_base(lane + 1)])?;
+        let mut total = 0;
+        while let Some(r) = rows.next()? {
+            if total >= bytes {
+                return Ok(true);
+            }
+            let row: RowId = r.get(0)?;
+            let data = r.get_ref(3)?.as_blob().unwrap_or_default();
+            match chunk::decode(data) {
+                Ok((head, records)) => {
+                    total += records.iter().map(|(_, b)| b.len() as u64).sum::<u64>().max(1);
+                    let settled = r.get::<_, Option<Vec<u8>>>(2)?.unwrap_or_default();
+                    found.push(StoredChunk { row, run: head.run, records, settled, bytes: data.len() as u64 });
+                }
+                Err(e) => damaged.push((row, e)),
+            }
+        }
+        Ok(false)
+    }
+
+    fn discard_damaged(&mut self, row: RowId) -> Result<(), StoreError> {
+        let mut losses = Vec::new();
+        self.conn
+            .query_row("SELECT run,first,last,n,settled FROM chunk WHERE seq=?1", [row], |r| {
+                let settled: Option<Vec<u8>> = r.get(4)?;
+                let left = r.get::<_, i64>(3)? as u64 - count_bits(settled.as_deref().unwrap_or_default());
+                let span = (r.get::<_, i64>(1)? as u64, r.get::<_, i64>(2)? as u64);
+                add_loss(&mut losses, row_lane(row), r.get::<_, i64>(0)? as u64, span, left, Reason::Corrupt);
+                Ok(())
+            })
+            .map_err(|e| classify(&e))?;
+        let at = crate::clock::wall_ms();
+        self.commit(&Commit { at, settled: vec![(row, false)], losses, ..Commit::default() }).map(|_| ())
+    }
+
+    /// Adds up at most `limit` rows of `lane` after `after`: the last row seen and what was found, `None` at the end.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub fn count(&self, lane: u32, after: RowId, limit: u32) -> Result<Option<(RowId, Freed)>, StoreError> {
+        self.count_rows(lane, after, limit).map_err(|e| classify(&e))
+    }
+
+    fn count_rows(&self, lane: u32, after: RowId, limit: u32) -> rusqlite::Result<Option<(RowId, Freed)>> {
+        let mut rows = self
+            .conn
+            .prepare_cached("SELECT seq,n,bytes,settled FROM chunk WHERE seq>?1 AND seq<?2 ORDER BY seq LIMIT ?3")?;
+        let mut rows = rows.query(params![after, row_base(lane + 1), limit])?;
+        let mut seen: Option<(RowId, Freed)> = None;
+        while let Some(r) = rows.next()? {
+            let (row, found) = seen.get_or_insert_default();
+            *row = r.get(0)?;
+            let settled: Option<Vec<u8>> = r.get(3)?;
+            found.bytes += r.get::<_, i64>(2)? as u64;
+            if !settled.as_ref().is_some_and(Vec::is_empty) {
+                found.chunks += 1;
+                found.records += r.get::<_, i64>(1)? as u64 - count_bits(settled.as_deref().unwrap_or_default());
+            }
+        }
+        Ok(seen)
+    }
+
+    /// The last row of a lane, or its base when it is empty.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub fn last_row(&self, lane: u32) -> Result<RowId, StoreError> {
+        self.conn
+            .query_row(
+                "SELECT seq FROM chunk WHERE seq>?1 AND seq<?2 ORDER BY seq DESC LIMIT 1",
+                params![row_base(lane), row_base(lane + 1)],
+                |r| r.get(0),
+            )
+            .optional()
+            .map(|row| row.unwrap_or(row_base(lane)))
+            .map_err(|e| classify(&e))
+    }
+
+    /// The permanent number of a lane's name; made at first sight.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub fn lane_number(&self, name: &str) -> Result<u32, StoreError> {
+        let known = |c: &Connection| {
+            c.query_row("SELECT lane FROM lane WHERE name=?1", [name], |r| r.get::<_, u32>(0)).optional()
+        };
+        let made = |c: &Connection| -> rusqlite::Result<u32> {
+            if let Some(n) = known(c)? {
+                return Ok(n);
+            }
+            c.execute("INSERT INTO lane(lane,name) SELECT coalesce(max(lane),0)+1, ?1 FROM lane", [name])?;
+            Ok(known(c)?.unwrap_or_default())
+        };
+        made(&self.conn).map_err(|e| classify(&e))
+    }
+
+    /// Every lane the file knows, also those that the config has dropped.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub fn lanes(&self) -> Result<Vec<(u32, String)>, StoreError> {
+        let list = || -> rusqlite::Result<Vec<(u32, String)>> {
+            let mut rows = self.conn.prepare("SELECT lane,name FROM lane ORDER BY lane")?;
+            rows.query_map([], |r| Ok((r.get(0)?, r.get(1)?)))?.collect()
+        };
+        list().map_err(|e| classify(&e))
+    }
+
+    /// Ledger entries that have not become an event yet, oldest first.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub fn untold_losses(&self, limit: u32) -> Result<Vec<Loss>, StoreError> {
+        self.losses("WHERE told=0", limit)
+    }
+
+    /// The ledger, newest first.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub fn all_losses(&self, limit: u32) -> Result<Vec<Loss>, StoreError> {
+        self.losses("", limit)
+    }
+
+    fn losses(&self, which: &str, limit: u32) -> Result<Vec<Loss>, StoreError> {
+        let list = || -> rusqlite::Result<Vec<Loss>> {
+            let sql = format!("SELECT id,at,lane,run,first,last,n,exact,reason FROM loss {which} ORDER BY id LIMIT ?1");
+            let mut rows = self.conn.prepare_cached(&sql)?;
+            rows.query_map([limit], |r| {
+                Ok(Loss {
+                    id: r.get(0)?,
+                    at: r.get(1)?,
+                    lane: r.get(2)?,
+                    run: r.get::<_, i64>(3)? as u64,
+                    first: r.get::<_, i64>(4)? as u64,
+                    last: r.get::<_, i64>(5)? as u64,
+                    n: r.get::<_, i64>(6)? as u64,
+                    exact: r.get(7)?,
+                    reason: r.get(8)?,
+                })
+            })?
+            .collect()
+        };
+        list().map_err(|e| classify(&e))
+    }
+
+    /// Sum of all lost records by reason.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub fn loss_totals(&self) -> Result<Vec<(String, u64)>, StoreError> {
+        let list = || -> rusqlite::Result<Vec<(String, u64)>> {
+            let mut rows = self.conn.prepare("SELECT reason,sum(n) FROM loss GROUP BY reason ORDER BY reason")?;
+            rows.query_map([], |r| Ok((r.get(0)?, r.get::<_, i64>(1)? as u64)))?.collect()
+        };
+        list().map_err(|e| classify(&e))
+    }
+
+    /// Bytes of the file that hold something.
+    pub fn used_bytes(&self) -> u64 {
+        let pragma = |p: &str| self.conn.query_row(&format!("PRAGMA {p}"), [], |r| r.get::<_, i64>(0)).unwrap_or(0);
+        ((pragma("page_count") - pragma("freelist_count")) * pragma("page_size")).max(0) as u64
+    }
+
+    /// Gives up to `pages` free pages back to the file system. Cheap; for idle moments.
+    pub fn vacuum_slice(&self, pages: u32) {
+        let _ = self.conn.execute_batch(&format!("PRAGMA incremental_vacuum({pages})"));
+    }
+
+    /// For the modules beside this one that have statements of their own.
+    pub(super) fn connection(&self) -> &Connection {
+        &self.conn
+    }
+}
+
+fn enough(until: EvictUntil, freed: Freed) -> bool {
+    match until {
+        EvictUntil::Bytes(bytes) => freed.bytes >= bytes,
+        EvictUntil::Records(records) => freed.records >= records,
+        EvictUntil::OlderThan(_) => false,
+    }
+}
+
+/// Neighbouring losses of one run become one entry.
+fn add_loss(losses: &mut Vec<Loss>, lane: u32, run: u64, span: (u64, u64), n: u64, reason: Reason) {
+    if let Some(l) = losses.last_mut()
+        && l.lane == lane
+        && l.run == run
+        && l.reason == reason.as_str()
+        && l.last < span.0
+    {
+        l.last = span.1;
+        l.n += n;
+        return;
+    }
+    let reason = reason.as_str().to_owned();
+    losses.push(Loss { id: 0, at: 0, lane, run, first: span.0, last: span.1, n, exact: true, reason });
+}
+
+fn count_bits(bytes: &[u8]) -> u64 {
+    bytes.iter().map(|b| u64::from(b.count_ones())).sum()
+}

@@ -1,0 +1,210 @@
+//! What a lane holds in memory: records not yet durable (open) and durable chunks near its head (held). Pure.
+
+use std::collections::VecDeque;
+
+use super::RowId;
+use crate::intake::AckTicket;
+use crate::record::Body;
+
+/// Place of a record in its lane. `ordinal` counts the runs in the order in which their chunks lie in the file, so that
+/// keys of one lane are ordered as the records are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key {
+    pub ordinal: u32,
+    pub sequence: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// Not with the producer.
+    Waiting,
+    /// With the producer, its delivery report is still to come.
+    Sent,
+    /// Delivered, or in the dead letters, or in the ledger.
+    Settled,
+}
+
+/// Accepted, not durable yet: held for its delivery report (direct) or for the next commit (spooling).
+#[derive(Debug)]
+pub struct Open {
+    pub sequence: u64,
+    pub body: Body,
+    pub stage: Stage,
+    pub ack: Option<AckTicket>,
+    pub accepted_us: u64,
+    pub sent_us: u64,
+}
+
+/// A record of a durable chunk.
+#[derive(Debug)]
+pub struct HeldRecord {
+    pub sequence: u64,
+    pub body: Body,
+    pub stage: Stage,
+    pub sent_us: u64,
+}
+
+/// A durable chunk in memory.
+#[derive(Debug)]
+pub struct Held {
+    pub row: RowId,
+    pub run: u64,
+    pub ordinal: u32,
+    pub records: Vec<HeldRecord>,
+    pub unsettled: usize,
+    /// Bytes of the records in memory.
+    pub bytes: usize,
+    /// Bytes in the file.
+    pub stored: u64,
+}
+
+/// What a record costs in memory besides its bytes.
+pub const RECORD_OVERHEAD: usize = std::mem::size_of::<HeldRecord>();
+
+impl Held {
+    pub fn first_key(&self) -> Key {
+        Key { ordinal: self.ordinal, sequence: self.records.first().map_or(0, |r| r.sequence) }
+    }
+
+    /// One bit a record, lowest first.
+    pub fn bitmap(&self) -> Vec<u8> {
+        let mut bits = vec![0u8; self.records.len().div_ceil(8)];
+        for (i, record) in self.records.iter().enumerate() {
+            if record.stage == Stage::Settled {
+                bits[i / 8] |= 1 << (i % 8);
+            }
+        }
+        bits
+    }
+}
+
+/// Whether bit `i` is set.
+pub fn bit(bits: &[u8], i: usize) -> bool {
+    bits.get(i / 8).is_some_and(|b| b & 1 << (i % 8) != 0)
+}
+
+/// The chunks near the head of a lane, oldest first, and how far they have been sent.
+#[derive(Debug, Default)]
+pub struct Window {
+    chunks: VecDeque<Held>,
+    bytes: usize,
+    /// Next record to look at: chunk and record.
+    cursor: (usize, usize),
+}
+
+impl Window {
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.chunks.is_empty()
+    }
+
+    pub fn chunks(&self) -> impl Iterator<Item = &Held> {
+        self.chunks.iter()
+    }
+
+    pub fn push(&mut self, held: Held) {
+        self.bytes += held.bytes;
+        self.chunks.push_back(held);
+    }
+
+    /// Finds the record with this key.
+    pub fn find(&self, key: Key) -> Option<(usize, usize)> {
+        let after = self.chunks.partition_point(|c| c.first_key() <= key);
+        let chunk = after.checked_sub(1)?;
+        let held = &self.chunks[chunk];
+        if held.ordinal != key.ordinal {
+            return None;
+        }
+        let record = held.records.binary_search_by_key(&key.sequence, |r| r.sequence).ok()?;
+        Some((chunk, record))
+    }
+
+    pub fn get(&self, (chunk, record): (usize, usize)) -> &HeldRecord {
+        &self.chunks[chunk].records[record]
+    }
+
+    pub fn get_mut(&mut self, (chunk, record): (usize, usize)) -> &mut HeldRecord {
+        &mut self.chunks[chunk].records[record]
+    }
+
+    pub fn chunk(&self, chunk: usize) -> &Held {
+        &self.chunks[chunk]
+    }
+
+    /// Marks a record settled. Returns the chunk's row when that was its last.
+    pub fn settle(&mut self, at: (usize, usize)) -> Option<RowId> {
+        let held = &mut self.chunks[at.0];
+        let record = &mut held.records[at.1];
+        if record.stage == Stage::Settled {
+            return None;
+        }
+        record.stage = Stage::Settled;
+        held.unsettled -= 1;
+        (held.unsettled == 0).then_some(held.row)
+    }
+
+    /// Drops settled chunks from the front, and gives their memory back.
+    pub fn pop_settled(&mut self) {
+        while self.chunks.front().is_some_and(|c| c.unsettled == 0) {
+            self.pop_front();
+        }
+    }
+
+    /// Takes the oldest chunk out, whatever its state.
+    pub fn pop_front(&mut self) -> Option<Held> {
+        let held = self.chunks.pop_front()?;
+        self.bytes -= held.bytes;
+        self.cursor = if self.cursor.0 == 0 { (0, 0) } else { (self.cursor.0 - 1, self.cursor.1) };
+        Some(held)
+    }
+
+    /// The oldest chunk, when the cursor has left it behind.
+    pub fn passed_front(&self) -> Option<&Held> {
+        self.chunks.front().filter(|_| self.cursor.0 > 0)
+    }
+
+    /// Moves the cursor to the next waiting record at or behind it that `wanted` takes, and returns its place.
+    pub fn next_waiting(&mut self, mut wanted: impl FnMut(&HeldRecord) -> bool) -> Option<(usize, usize)> {
+        while let Some(held) = self.chunks.get(self.cursor.0) {
+            while let Some(record) = held.records.get(self.cursor.1) {
+                if record.stage == Stage::Waiting && wanted(record) {
+                    return Some(self.cursor);
+                }
+                self.cursor.1 += 1;
+            }
+            self.cursor = (self.cursor.0 + 1, 0);
+        }
+        None
+    }
+
+    pub fn advance(&mut self) {
+        self.cursor.1 += 1;
+    }
+
+    /// Looks at everything again from the oldest: what is sent or settled is passed over by its stage.
+    pub fn rewind(&mut self) {
+        self.cursor = (0, 0);
+    }
+
+    /// Whether every record has been passed.
+    pub fn at_end(&self) -> bool {
+        self.cursor.0 >= self.chunks.len()
+    }
+
+    /// The producer is gone: what it held waits again.
+    pub fn unsend_all(&mut self) {
+        for record in self.chunks.iter_mut().flat_map(|c| c.records.iter_mut()) {
+            if record.stage == Stage::Sent {
+                record.stage = Stage::Waiting;
+            }
+        }
+        self.rewind();
+    }
+
+    pub fn any_sent(&self, mut matches: impl FnMut(&Body) -> bool) -> bool {
+        self.chunks.iter().flat_map(|c| &c.records).any(|r| r.stage == Stage::Sent && matches(&r.body))
+    }
+}
