@@ -83,12 +83,13 @@ fn write_summary(out: &mut String, config: &Config) -> std::fmt::Result {
 }
 
 fn lane_line(lane: &Lane, config: &Config) -> String {
+    // The events lane goes before whatever number a person may choose.
+    let priority = if lane.priority == i32::MAX { "highest".to_owned() } else { lane.priority.to_string() };
     let mut line = format!(
-        "{}: when = {} ({}), priority {}, {}, {} when full, at most {}, to {}",
+        "{}: when = {} ({}), priority {priority}, {}, {} when full, at most {}, to {}",
         lane.name,
         when(lane.when),
         lane.when_reason,
-        lane.priority,
         order(lane.order),
         when_full(lane.when_full),
         show_size(lane.max_bytes),
@@ -296,5 +297,70 @@ fn json_route<'c>(route: &'c RouteSpec, config: &'c Config) -> JsonRoute<'c> {
         kafka_topic: &route.kafka_topic,
         key: &route.key,
         lane: &config.lanes[route.lane].name,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+
+    const TEXT: &str = r#"
+gateway = { name = "press-shop-7" }
+topic = [{ name = "telemetry", replication_factor = 3, min_insync_replicas = 2 }]
+
+[kafka.main]
+bootstrap_servers = "kafka:9092"
+
+[[lane]]
+name = "alarms"
+priority = 10
+keep = "24h"
+
+[[source.mqtt]]
+host = "localhost"
+
+[[route]]
+name = "alarms"
+filter = "plant/{line}/alarm"
+kafka_topic = "telemetry"
+lane = "alarms"
+"#;
+
+    #[test]
+    fn the_summary_says_each_lane_with_its_reason() {
+        let loaded = config::parse_str("gateway.toml", TEXT).unwrap();
+        let text = summary(&loaded.config, loaded.warnings.len()).replace(&loaded.config.hash, "HASH");
+        insta::assert_snapshot!(text);
+    }
+
+    #[test]
+    fn the_json_document_holds_the_same() {
+        let loaded = config::parse_str("gateway.toml", TEXT).unwrap();
+        let hash = loaded.config.hash.clone();
+        insta::assert_snapshot!(json(&Ok(loaded)).replace(&hash, "HASH"));
+    }
+
+    #[test]
+    fn problems_have_a_json_form_too() {
+        let outcome = config::parse_str("gateway.toml", "[log]\nlevl = \"info\"\n");
+        let document: serde_json::Value = serde_json::from_str(&json(&outcome)).unwrap();
+        assert_eq!(document["valid"], false);
+        assert_eq!(document["problems"][0]["line"], 2);
+        assert_eq!(document["problems"][0]["help"], "did you mean `level`?");
+        assert_eq!(document["config"], serde_json::Value::Null);
+    }
+
+    #[test]
+    fn exit_codes_follow_the_cause() {
+        let args = CheckArgs { json: true };
+        assert_eq!(run(Path::new("/nowhere/gateway.toml"), &args), exit::NOINPUT);
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("gateway.toml");
+        std::fs::write(&path, "[log]\nlevl = 1\n").unwrap();
+        assert_eq!(run(&path, &args), exit::CONFIG);
+        std::fs::write(&path, TEXT).unwrap();
+        assert_eq!(run(&path, &args), exit::OK);
     }
 }

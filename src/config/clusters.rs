@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::fields::{Opt, Pairs, Section};
 use super::file::{KafkaTable, Mechanism, SaslTable, TlsTable};
 use super::model::{Compression, Gateway, Kafka, KafkaSecurity, Sasl, Secret, Tls};
 use super::problem::{Place, nearest, one_of};
 use super::properties;
-use super::reader::{At, Opt, Pairs, Section};
+use super::reader::At;
 use super::resolve::Resolver;
 
 pub struct Clusters {
@@ -23,7 +24,7 @@ impl Clusters {
             let known = self.list.iter().map(|cluster| cluster.name.as_str());
             let help = match nearest(&name.value, known.clone()) {
                 Some(near) => format!("did you mean {near:?}?"),
-                None => format!("defined are {}", one_of(known)),
+                None => format!("there is {}", one_of(known)),
             };
             r.found.error(name.place, format!("there is no [kafka.{}]", name.value)).help(help);
         }

@@ -4,12 +4,11 @@
 
 use std::time::Duration;
 
+use super::fields::{List, Named, Opt, Pairs, Section};
 use super::model::{Compression, Delivery, LogFormat, MqttVersion, Order, Secret, When, WhenFull};
 use super::problem::Findings;
-use super::reader::{
-    At, ByteRate, ByteSize, Field, Key, List, Named, Node, OneOrMany, Opt, Pairs, Reader, Scalar, Section, Table,
-    table, word, words,
-};
+use super::reader::{At, Field, Key, Node, Reader, Table, table};
+use super::scalars::{ByteRate, ByteSize, OneOrMany, Scalar, word, words};
 use crate::route::spec::{Collisions, OnError, TimestampFormat};
 
 table! {

@@ -6,10 +6,11 @@
 use std::time::Duration;
 
 use super::clusters::Clusters;
+use super::fields::Opt;
 use super::file::LaneTable;
 use super::model::{Budget, Delivery, Grace, Lane, MqttSource, Order, Spool, When, WhenFull};
 use super::problem::{nearest, one_of};
-use super::reader::{At, Opt};
+use super::reader::At;
 use super::resolve::{DAY, Resolver};
 use super::units::{self, show_duration, show_size};
 
@@ -48,14 +49,14 @@ impl Lanes {
             return index;
         }
         if let Some(place) = key.place() {
-            let known = self.list.iter().map(|lane| lane.name.as_str());
+            let known = self.list.iter().map(|lane| lane.name.as_str()).filter(|lane| *lane != EVENTS);
             let help = match nearest(name, known.clone()) {
                 Some(near) => format!("did you mean {near:?}?"),
-                None => format!("defined are {}; add [[lane]] name = {name:?} for a new one", one_of(known)),
+                None => format!("the lanes are {}; add [[lane]] name = {name:?} for a new one", one_of(known)),
             };
             r.found.error(place, format!("there is no lane {name:?}")).help(help);
         }
-        0
+        self.list.iter().position(|lane| lane.name == DEFAULT).unwrap_or(0)
     }
 }
 

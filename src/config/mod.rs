@@ -6,6 +6,7 @@
 
 mod budget;
 mod clusters;
+mod fields;
 mod file;
 mod files;
 pub mod identity;
@@ -17,6 +18,7 @@ mod properties;
 mod reader;
 mod resolve;
 mod routes;
+mod scalars;
 mod sources;
 mod surroundings;
 mod topics;
@@ -111,10 +113,12 @@ fn read_files(texts: &Texts, found: &mut Findings, surroundings: &dyn Surroundin
             let span = mistake.span().unwrap_or(0..0);
             Place { file, start: span.start, end: span.end }
         };
-        let broken: Vec<Place> = mistakes.iter().map(place).collect();
+        let mut broken: Vec<Place> = mistakes.iter().map(place).collect();
+        let bad_bytes: Vec<Place> = found.places_in(file).collect();
         for (mistake, place) in mistakes.iter().zip(&broken) {
-            report_syntax(mistake.message(), *place, found);
+            report_syntax(mistake.message(), *place, texts, found);
         }
+        broken.extend(bad_bytes);
         // A key given twice leaves the rest of the file as it was meant.
         whole &= mistakes.iter().all(|mistake| mistake.message().contains("duplicate key"));
         let before = found.len();
@@ -132,12 +136,21 @@ fn as_node(table: Spanned<DeTable<'_>>) -> Spanned<DeValue<'_>> {
     Spanned::new(span, DeValue::Table(table.into_inner()))
 }
 
-fn report_syntax(message: &str, place: Place, found: &mut Findings) {
-    // A parser may spread its message over lines; a finding is one line.
-    let message = message.lines().collect::<Vec<_>>().join(", ");
+fn report_syntax(message: &str, place: Place, texts: &Texts, found: &mut Findings) {
     if message.contains("duplicate key") {
         found.error(place, "this key is given twice").help("keep one of them");
+    } else if is_unquoted(message, texts.slice(place)) {
+        // The parser takes `key =` and `key = info` for a broken date or number.
+        let missing = texts.slice(place).trim().is_empty();
+        let said = if missing { "the value behind `=` is missing" } else { "a string must stand in quotes" };
+        found.error(place, said).help("write key = \"value\"");
     } else {
-        found.error(place, message);
+        // A parser may spread its message over lines; a finding is one line.
+        found.error(place, message.lines().collect::<Vec<_>>().join(", "));
     }
+}
+
+fn is_unquoted(message: &str, text: &str) -> bool {
+    message.starts_with("string values must be quoted")
+        || message.starts_with("invalid") && text.starts_with(|c: char| c.is_ascii_alphabetic())
 }

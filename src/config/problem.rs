@@ -33,7 +33,7 @@ pub struct Texts(pub Vec<SourceText>);
 impl Texts {
     /// The place of `range` inside a string value, or the whole value where escapes or `${VAR}` hide the mapping.
     pub fn inside(&self, whole: Place, value: &str, range: &std::ops::Range<usize>) -> Place {
-        let quoted = self.0.get(whole.file).and_then(|source| source.text.get(whole.start..whole.end)).unwrap_or("");
+        let quoted = self.slice(whole);
         let verbatim = quoted.len() == value.len() + 2 && quoted.get(1..=value.len()) == Some(value);
         if !verbatim || range.end > value.len() || range.start > range.end {
             return whole;
@@ -45,6 +45,10 @@ impl Texts {
     /// The folder against which relative paths in that file are meant.
     pub fn folder(&self, file: usize) -> &Path {
         self.0.get(file).and_then(|source| source.path.parent()).unwrap_or_else(|| Path::new(""))
+    }
+
+    pub fn slice(&self, place: Place) -> &str {
+        self.0.get(place.file).and_then(|source| source.text.get(place.start..place.end)).unwrap_or("")
     }
 
     fn spot(&self, place: Place) -> Option<Spot> {
@@ -289,6 +293,11 @@ impl Findings {
             at += 1;
             at <= from || !finding.place.is_some_and(|place| lines.contains(&(place.file, line_of(place))))
         });
+    }
+
+    /// Where this file is already known to be wrong.
+    pub fn places_in(&self, file: usize) -> impl Iterator<Item = Place> {
+        self.list.iter().filter_map(|finding| finding.place).filter(move |place| place.file == file)
     }
 
     pub fn len(&self) -> usize {

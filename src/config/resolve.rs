@@ -10,14 +10,16 @@ use std::time::Duration;
 
 use super::budget;
 use super::clusters;
+use super::fields::Opt;
 use super::file::{ConfigFile, DeadLettersTable, EventsTable, GatewayTable, HttpTable, Level, LogTable, SpoolTable};
 use super::identity::sha256_hex;
 use super::lanes;
 use super::model::{Config, DeadLetters, Events, Gateway, Http, Log, LogFormat, Secret, Spool};
 use super::problem::{Findings, Place, Texts};
 use super::properties;
-use super::reader::{At, ByteSize, Opt};
+use super::reader::At;
 use super::routes;
+use super::scalars::ByteSize;
 use super::sources;
 use super::surroundings::{Surroundings, named_file};
 use super::topics;
@@ -128,8 +130,7 @@ impl Resolver<'_> {
     }
 
     fn warn_of_plain_secret(&mut self, place: Place, name: &str) {
-        let text = self.texts.0.get(place.file).and_then(|source| source.text.get(place.start..place.end));
-        if !text.is_some_and(|text| text.contains("${")) {
+        if !self.texts.slice(place).contains("${") {
             let help = format!("use `{name}_file`, a systemd credential or ${{VAR}}");
             self.found.warning(place, format!("`{name}` stands in the file for everyone who may read it")).help(help);
         }

@@ -2,12 +2,14 @@
 
 use std::collections::HashMap;
 
+use super::fields::Opt;
 use super::file::{RouteTable, UnmatchedTable, UnmatchedTo};
 use super::lanes::Lanes;
 use super::model::{OnError, RouteSpec, TimestampFormat, TimestampSpec, UnmatchedSpec};
 use super::problem::{Place, one_of};
-use super::reader::{At, OneOrMany, Opt};
+use super::reader::At;
 use super::resolve::Resolver;
+use super::scalars::OneOrMany;
 use super::sources::Sources;
 use crate::route::ParseError;
 use crate::route::filter::Filter;

@@ -4,10 +4,11 @@ use std::net::Ipv6Addr;
 use std::time::Duration;
 
 use super::clusters::tls;
+use super::fields::Opt;
 use super::file::{MqttTable, SubscriptionTable};
 use super::model::{Budget, Gateway, MqttSource, MqttVersion, Spool, Subscription};
 use super::problem::{nearest, one_of};
-use super::reader::{At, Opt};
+use super::reader::At;
 use super::resolve::{DAY, KIB, MIB, Resolver};
 use super::routes::{self, Routes};
 use crate::route::filter::Filter;
@@ -96,7 +97,7 @@ fn source(at: &At<MqttTable>, name: String, gateway: &Gateway, share: u64, r: &m
     let table = &at.value;
     let tls = tls(&table.tls, r);
     let seconds = |n: u64| Duration::from_secs(n);
-    let backoff_min = Duration::from_millis(100)..=seconds(3_600);
+    let backoff_min = Duration::from_millis(10)..=seconds(3_600);
     let packet_size = r.size(&table.packet_size_max, "packet_size_max", KIB..=PACKET_SIZE_MAX, PACKET_SIZE);
     let session_expiry_max = Duration::from_secs(u64::from(u32::MAX));
     let source = MqttSource {
@@ -253,7 +254,7 @@ impl Sources<'_> {
         }
         let help = match nearest(&name.value, known.clone()) {
             Some(near) => format!("did you mean {near:?}?"),
-            None => format!("defined are {}", one_of(known)),
+            None => format!("there is {}", one_of(known)),
         };
         r.found.error(name.place, format!("there is no source {:?}", name.value)).help(help);
     }

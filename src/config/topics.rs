@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use super::clusters::Clusters;
+use super::fields::{Opt, Pairs};
 use super::file::{TopicPolicyTable, TopicTable};
 use super::lanes::Lanes;
 use super::model::{Collisions, Topic, TopicPolicy};
 use super::problem::Place;
-use super::reader::{At, Opt, Pairs};
+use super::reader::At;
 use super::resolve::Resolver;
 use super::routes::Routes;
 use crate::route::kafka_name;

@@ -76,7 +76,7 @@ fn unknown_unit(unit: &str, units: &[(&str, u64)]) -> String {
 /// A size for people: the largest binary unit that leaves no rest, else one decimal.
 pub fn show_size(bytes: u64) -> String {
     let units = [("GiB", 1u64 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
-    if let Some((name, factor)) = units.iter().find(|(_, factor)| bytes >= *factor && bytes % factor == 0) {
+    if let Some((name, factor)) = units.iter().find(|(_, factor)| bytes >= *factor && bytes.is_multiple_of(*factor)) {
         return format!("{}{name}", bytes / factor);
     }
     match units.iter().find(|(_, factor)| bytes >= *factor) {
@@ -85,10 +85,12 @@ pub fn show_size(bytes: u64) -> String {
     }
 }
 
-/// A duration for people: the largest unit that leaves no rest.
+/// A duration for people: the largest unit that leaves no rest, days from two on.
 pub fn show_duration(duration: Duration) -> String {
     let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
-    let fits = DURATIONS.iter().rev().find(|(_, factor)| micros >= *factor && micros.is_multiple_of(*factor));
+    let day = DURATIONS[5].1;
+    let least = |factor: u64| if factor == day { 2 * day } else { factor };
+    let fits = DURATIONS.iter().rev().find(|(_, factor)| micros >= least(*factor) && micros.is_multiple_of(*factor));
     fits.map_or_else(|| "0s".to_owned(), |(name, factor)| format!("{}{name}", micros / factor))
 }
 
@@ -108,7 +110,8 @@ mod tests {
         assert_eq!(show_size(33_554_432), "32MiB");
         assert_eq!(show_size(1_500_000), "1.4MiB");
         assert_eq!(show_size(999), "999B");
-        assert_eq!(show_duration(Duration::from_secs(86_400)), "1d");
+        assert_eq!(show_duration(Duration::from_secs(86_400)), "24h");
+        assert_eq!(show_duration(Duration::from_secs(604_800)), "7d");
         assert_eq!(show_duration(Duration::from_millis(1_500)), "1500ms");
         assert_eq!(show_duration(Duration::ZERO), "0s");
     }
