@@ -166,3 +166,66 @@ impl ProducerContext for Reports {
         self.reported.notify_one();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use std::collections::BTreeMap;
+    use std::time::Instant;
+
+    use rdkafka::Message as _;
+    use rdkafka::consumer::{BaseConsumer, Consumer as _};
+    use rdkafka::mocking::MockCluster;
+
+    use super::super::devices::DeviceOptions;
+    use super::super::run::{Limits, Target, run_devices};
+    use super::*;
+
+    /// How many records of each key the topic holds, once there are `count` in all.
+    fn keys(bootstrap: &str, count: usize) -> BTreeMap<String, usize> {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", bootstrap).set("group.id", "witness").set("auto.offset.reset", "earliest");
+        let consumer: BaseConsumer = config.create().unwrap();
+        consumer.subscribe(&["EquipmentStatus"]).unwrap();
+        let (started, mut keys) = (Instant::now(), BTreeMap::new());
+        while keys.values().sum::<usize>() < count {
+            assert!(started.elapsed() < Duration::from_secs(60), "{keys:?} of {count}");
+            if let Some(Ok(record)) = consumer.poll(QUEUE_FULL_PAUSE) {
+                let key = String::from_utf8(record.key().unwrap().to_vec()).unwrap();
+                assert!(serde_json::from_slice::<serde_json::Value>(record.payload().unwrap()).is_ok());
+                *keys.entry(key).or_default() += 1;
+            }
+        }
+        keys
+    }
+
+    #[tokio::test]
+    async fn each_status_becomes_a_record_with_the_key_of_its_equipment() {
+        let cluster = MockCluster::new(1).unwrap();
+        cluster.create_topic("EquipmentStatus", 3, 1).unwrap();
+        let bootstrap = cluster.bootstrap_servers();
+        let target = KafkaTarget { bootstrap, topic: "EquipmentStatus".into(), properties: Vec::new() };
+        let options = DeviceOptions {
+            devices: 2,
+            equipments: 2,
+            interval: Duration::from_millis(5),
+            count: Some(40),
+            ..DeviceOptions::default()
+        };
+        let (_sender, stop) = Stop::channel();
+        let target = Target::Kafka(target);
+        let summary = run_devices(&target, options, Limits::new(), stop, |_| {}).await.unwrap();
+        assert!(summary.is_complete(), "{summary}");
+        assert_eq!((summary.sent, summary.acknowledged), (40, 40));
+        let expected = ["0001-01", "0001-02", "0002-01", "0002-02"].map(|n| (format!("equipment-{n}"), 10));
+        assert_eq!(keys(&cluster.bootstrap_servers(), 40), BTreeMap::from(expected));
+    }
+
+    #[test]
+    fn properties_do_not_show() {
+        let properties = vec![("sasl.password".to_owned(), "s3cret".to_owned())];
+        let target = KafkaTarget { bootstrap: "b".into(), topic: "t".into(), properties };
+        assert!(!format!("{target:?}").contains("s3cret"));
+    }
+}

@@ -68,6 +68,8 @@ pub struct Publisher<F> {
     feed: F,
     window: Window,
     finished: bool,
+    /// A window that was full is filled again only when half of it is free: few large writes instead of many small.
+    refilling: bool,
     stop: Stop,
     /// Set when we were told to stop: until when acknowledgements are waited for, since the start of the run.
     stop_by: Option<Duration>,
@@ -98,6 +100,7 @@ impl<F: Feed> Publisher<F> {
             broker: Arc::clone(broker),
             feed,
             finished: false,
+            refilling: true,
             stop,
             stop_by: None,
             sent: 0,
@@ -332,9 +335,10 @@ impl<F: Feed> Publisher<F> {
         Ok(None)
     }
 
-    fn may_send(&self, session: &Session) -> bool {
+    fn may_send(&mut self, session: &Session) -> bool {
         let qos_0 = self.run.limits.qos == Qos::AtMostOnce;
-        let room = session.output.len() < OUT_BYTES && (qos_0 || self.window.has_room());
+        self.refilling = self.window.has_room() && (self.refilling || self.window.is_half_free());
+        let room = session.output.len() < OUT_BYTES && (qos_0 || self.refilling);
         room && !self.finished && self.stop_by.is_none()
     }
 

@@ -101,23 +101,39 @@ impl Subscriber {
     async fn start(address: SocketAddr) -> Self {
         let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
         let mut out = BytesMut::new();
-        v4::Connect::new("witness").write(&mut out).unwrap();
+        let mut connect = v4::Connect::new("");
+        // It never pings.
+        connect.keep_alive = 0;
+        connect.write(&mut out).unwrap();
         let mut subscribe = v4::Subscribe::new("#", QoS::AtLeastOnce);
         subscribe.pkid = 1;
         subscribe.write(&mut out).unwrap();
         stream.write_all(&out).await.unwrap();
+        wait_for_suback(&mut stream).await;
         let payloads = Arc::new(Mutex::new(BTreeMap::new()));
-        let (sender, mut changed) = watch::channel(0);
+        let (sender, changed) = watch::channel(0);
         tokio::spawn(witness(stream, Arc::clone(&payloads), sender));
-        changed.changed().await.unwrap();
         Self { payloads, changed }
     }
 
     /// Each payload and how often it came, once there are `count` different ones.
     async fn payloads(mut self, count: usize) -> BTreeMap<String, u64> {
         let enough = self.changed.wait_for(|seen| *seen >= count);
-        tokio::time::timeout(Duration::from_secs(30), enough).await.expect("all payloads come").unwrap();
+        let came = tokio::time::timeout(Duration::from_secs(30), enough).await.is_ok();
+        assert!(came, "{} of {count} came", self.payloads.lock().unwrap().len());
         self.payloads.lock().unwrap().clone()
+    }
+}
+
+async fn wait_for_suback(stream: &mut tokio::net::TcpStream) {
+    let mut input = BytesMut::new();
+    loop {
+        match v4::Packet::read(&mut input, 1 << 20) {
+            Ok(v4::Packet::SubAck(_)) => return,
+            Ok(v4::Packet::ConnAck(ack)) => assert_eq!(ack.code, v4::ConnectReturnCode::Success),
+            Ok(other) => panic!("{other:?} before SUBACK"),
+            Err(_) => assert!(stream.read_buf(&mut input).await.unwrap() > 0, "closed before SUBACK"),
+        }
     }
 }
 
@@ -156,7 +172,9 @@ async fn every_message_is_acknowledged_and_arrives_in_every_version_and_quality(
     for version in [Version::V311, Version::V5] {
         for qos in [Qos::AtMostOnce, Qos::AtLeastOnce, Qos::ExactlyOnce] {
             let subscriber = Subscriber::start(mosquitto.address).await;
-            let summary = loaded(&mosquitto.broker(version), &load(500, 4), limits(qos)).await;
+            // Mosquitto 2.0.11 completes QoS 2 messages of a 3.1.1 client beyond its limit of 20 without storing them.
+            let limits = Limits { window: 20, ..limits(qos) };
+            let summary = loaded(&mosquitto.broker(version), &load(500, 4), limits).await;
             assert!(summary.is_complete(), "{version:?} {qos:?}: {summary}");
             let acknowledged = if qos == Qos::AtMostOnce { 0 } else { 500 };
             assert_eq!((summary.sent, summary.acknowledged, summary.stray_acknowledgements), (500, acknowledged, 0));

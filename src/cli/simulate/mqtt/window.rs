@@ -59,6 +59,10 @@ impl Window {
         self.on_wire < self.limit && (!self.free.is_empty() || !self.waiting.is_empty())
     }
 
+    pub fn is_half_free(&self) -> bool {
+        self.on_wire <= self.limit / 2
+    }
+
     pub fn is_empty(&self) -> bool {
         self.free.len() == self.slots.len()
     }
@@ -211,7 +215,7 @@ mod tests {
                         }
                     }
                     pkid => {
-                        if let Some(done) = window.settle(u16::from(pkid) - 2 , Stage::Published) {
+                        if let Some(done) = window.settle(u16::from(pkid).saturating_sub(2), Stage::Published) {
                             prop_assert!(settled.insert(done.message.number));
                         }
                     }
