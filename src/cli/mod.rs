@@ -7,11 +7,13 @@ mod ask;
 mod check;
 mod dlq;
 pub mod exit;
+mod kafka;
 mod log;
 mod run;
 pub mod simulate;
 mod spool;
 mod status;
+mod topics;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -46,6 +48,8 @@ enum Command {
     /// The dead letters: records that Kafka will never take, or that no route could place.
     #[command(subcommand)]
     Dlq(dlq::DlqCommand),
+    /// Compare the configured Kafka topics with the cluster, or make them.
+    Topics(topics::TopicsArgs),
     /// Play edge devices against a broker or Kafka, or load one.
     Simulate(Box<simulate::SimulateArgs>),
 }
@@ -65,9 +69,20 @@ fn run(cli: Cli) -> ExitCode {
         Command::Status(args) => status::run(&cli.config, &args),
         Command::Spool(command) => spool::run(&cli.config, &command),
         Command::Dlq(command) => dlq::run(&cli.config, &command),
+        Command::Topics(args) => topics_of(&cli.config, &args),
         Command::Simulate(args) => return simulate::run(*args),
     };
     ExitCode::from(code)
+}
+
+fn topics_of(path: &std::path::Path, args: &topics::TopicsArgs) -> u8 {
+    match config::load(path) {
+        Ok(loaded) => topics::run(&loaded.config, args),
+        Err(problems) => {
+            eprintln!("{problems}");
+            exit::CONFIG
+        }
+    }
 }
 
 fn usage(error: &clap::Error) -> u8 {

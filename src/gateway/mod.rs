@@ -206,7 +206,8 @@ fn build_hub(
         times,
         now_us: 0,
     };
-    let state = State { run: opened.run, untold: opened.untold.clone(), ..State::default() };
+    let lost = opened.lost.iter().cloned().collect();
+    let state = State { run: opened.run, untold: opened.untold.clone(), lost, ..State::default() };
     Hub {
         inbox: Arc::clone(inbox),
         config: Arc::clone(config),

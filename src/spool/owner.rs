@@ -53,6 +53,8 @@ pub struct Opened {
     /// Configured lanes first, in the order of `Settings::lanes`, then those that only the file knows.
     pub lanes: Vec<OpenedLane>,
     pub untold: Vec<Loss>,
+    /// Records in the ledger so far, by reason.
+    pub lost: Vec<(String, u64)>,
     /// Clock offsets (wall minus boot, ms) of earlier runs, for records whose clock was unset.
     pub runs: Vec<RunRow>,
     /// The damaged file's new name and what was saved from it.
@@ -169,7 +171,15 @@ fn begin_run(store: &mut Store, settings: &Settings, set_aside: Option<SetAside>
             lanes.push(OpenedLane { number, name, last_row });
         }
     }
-    Ok(Opened { spool_id: store.spool_id, run, lanes, untold: store.untold_losses(1000)?, runs: store.runs()?, set_aside })
+    Ok(Opened {
+        spool_id: store.spool_id,
+        run,
+        lanes,
+        untold: store.untold_losses(1000)?,
+        lost: store.loss_totals()?,
+        runs: store.runs()?,
+        set_aside,
+    })
 }
 
 struct Worker {

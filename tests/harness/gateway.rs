@@ -18,9 +18,9 @@ use super::mqtt::Login;
 /// Metrics by which the books are closed.
 pub mod metric {
     /// Records in the spool that are not settled.
-    pub const BACKLOG: &str = "forebay_backlog_records";
+    pub const BACKLOG: &str = "forebay_lane_backlog_records";
     /// Records that the loss ledger accounts for.
-    pub const LEDGER: &str = "forebay_ledger_records_total";
+    pub const LEDGER: &str = "forebay_lost_total";
 }
 
 pub struct Gateway {
