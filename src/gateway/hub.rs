@@ -28,6 +28,8 @@ const COMMIT_BYTES: usize = 256 << 10;
 const TIDY_US: u64 = 1_000_000;
 pub(super) const SHOW_US: u64 = 250_000;
 const EXPIRY_US: u64 = 10_000_000;
+/// Ledger entries in memory that wait for their event. The file has them all; what is more is told after the next start.
+const UNTOLD_MAX: usize = 10_000;
 /// After a failed commit.
 const RETRY_US: u64 = 1_000_000;
 /// Pause before a producer that could not be made is tried again.
@@ -77,10 +79,13 @@ pub(super) struct State {
     pub run: u64,
     /// A commit is with the owner thread: lanes that have a chunk in it, in the order of the chunks.
     pub committing: Option<Vec<usize>>,
-    pub telling: Vec<i64>,
+    /// Ledger entries whose event lies in the events lane (its sequence) and that are not marked yet; those that the
+    /// running commit marks; those without an event.
+    pub telling: Vec<(u64, i64)>,
+    pub told: Vec<i64>,
     pub untold: Vec<Loss>,
-    /// Requeued dead letters (rows), not yet in a commit and in the running one.
-    pub revived: Vec<i64>,
+    /// Requeued dead letters (lane, sequence, row), and the rows that the running commit deletes.
+    pub revived: Vec<(usize, u64, i64)>,
     pub reviving: Vec<i64>,
     /// Dead letters of the running or a failed commit whose copy is on its way to the dead-letter topic.
     pub copied: std::collections::HashSet<(u32, u64, u64)>,
@@ -89,6 +94,8 @@ pub(super) struct State {
     pub show_at_us: u64,
     pub heartbeat_at_us: u64,
     pub disk_full: bool,
+    /// While the disk is full, commits that only free space and those that try to store take turns.
+    pub try_insert: bool,
     pub retry_at_us: u64,
     pub producer_retry_at_us: Vec<u64>,
     pub reachable: Vec<Option<bool>>,
@@ -242,8 +249,16 @@ impl Hub {
         let insert = self.insert_due();
         let tidy = self.state.now_us >= self.state.tidy_at_us && self.wants_tidying();
         if insert || tidy {
-            self.commit(insert || !self.state.disk_full);
+            let insert = insert || !self.state.disk_full || self.tries_insert();
+            self.commit(insert);
         }
+    }
+
+    /// Whether it is time to find out if a full disk takes readings again: first what frees space, then a try.
+    fn tries_insert(&mut self) -> bool {
+        let tries = self.state.try_insert || !self.lanes.iter().any(Lane::has_tidying);
+        self.state.try_insert = !tries;
+        tries
     }
 
     /// The commit rule: 1,000 readings or 256 KiB wait, or one has waited `ack_delay`.
@@ -265,7 +280,11 @@ impl Hub {
     fn wants_tidying(&self) -> bool {
         // A full lane tries again: what was settled or evicted since may have made room.
         let lanes = self.lanes.iter().any(|l| l.has_tidying() || l.stats.full);
-        lanes || self.expiry_due() || self.lanes.iter().any(Lane::is_purging) || !self.state.untold.is_empty() || self.state.disk_full
+        lanes || self.expiry_due() || self.lanes.iter().any(Lane::is_purging) || self.has_losses_to_tell() || self.state.disk_full
+    }
+
+    fn has_losses_to_tell(&self) -> bool {
+        !self.state.untold.is_empty() || !self.state.telling.is_empty()
     }
 
     fn expiry_due(&self) -> bool {
@@ -277,7 +296,7 @@ impl Hub {
         self.state.tidy_at_us = self.state.now_us + TIDY_US;
         if self.expiry_due() || self.lanes.iter().any(Lane::is_purging) {
             self.state.expiry_at_us = self.state.now_us + EXPIRY_US;
-            self.lanes.iter().for_each(|l| l.plan_expiry(&mut commit, clock::wall_ms()));
+            self.lanes.iter_mut().for_each(|l| l.plan_expiry(&mut commit, clock::wall_ms()));
         }
         let mut chunk_lanes = Vec::new();
         // The events lane comes last: it tells of what the others put into this very commit.
@@ -286,10 +305,11 @@ impl Hub {
             self.plan_lane(i, &mut commit, insert, &mut chunk_lanes);
         }
         if insert {
-            self.tell_losses(&mut commit);
-            self.copy_dead_letters(&commit);
+            self.tell_losses();
         }
+        self.copy_dead_letters(&commit);
         self.plan_lane(self.events_lane, &mut commit, insert, &mut chunk_lanes);
+        self.mark_told(&mut commit);
         self.revive(&mut commit);
         if commit.is_empty() {
             self.lanes.iter_mut().for_each(|l| l.committed(None, self.state.now_us));
@@ -313,12 +333,19 @@ impl Hub {
         }
     }
 
+    /// A ledger entry is told when its event is durable: in the commit that holds the event, never before.
+    fn mark_told(&mut self, commit: &mut Commit) {
+        let lane = &self.lanes[self.events_lane];
+        let safe = self.state.telling.iter().filter(|(sequence, _)| !lane.in_memory_alone(*sequence));
+        self.state.told = safe.map(|(_, id)| *id).collect();
+        commit.told.extend_from_slice(&self.state.told);
+    }
+
     /// Requeued dead letters leave their table in the commit that holds them again, never before.
     fn revive(&mut self, commit: &mut Commit) {
-        if !self.state.revived.is_empty() && self.lanes.iter().all(Lane::all_staged) {
-            self.state.reviving = std::mem::take(&mut self.state.revived);
-            commit.revived.extend_from_slice(&self.state.reviving);
-        }
+        let safe = self.state.revived.iter().filter(|(lane, sequence, _)| !self.lanes[*lane].in_memory_alone(*sequence));
+        self.state.reviving = safe.map(|(_, _, id)| *id).collect();
+        commit.revived.extend_from_slice(&self.state.reviving);
     }
 
     /// Stored bytes the spool can still take for this lane: 5 % are kept for the highest.
@@ -337,15 +364,18 @@ impl Hub {
         match reply {
             Reply::Committed(done) => self.committed(&done),
             Reply::CommitFailed(error) => self.commit_failed(&error),
-            Reply::Chunks { lane, chunks, more } => {
+            Reply::Read { lane, read } => {
                 if let Some(lane) = self.lane_by_number(lane) {
-                    lane.read_done(chunks, more);
+                    read.discarded.iter().for_each(|(_, freed)| lane.discarded(*freed));
+                    lane.read_done(read.chunks, read.more);
                 }
+                self.note_losses(&read.losses);
             }
             Reply::ReadFailed { lane, error } => {
                 tracing::error!(lane, %error, "failed to read a lane's chunks; it is tried again");
+                let now_us = self.state.now_us;
                 if let Some(lane) = self.lane_by_number(lane) {
-                    lane.read_failed();
+                    lane.read_failed(now_us);
                 }
             }
             Reply::Counted { lane, found } => {
@@ -382,8 +412,9 @@ impl Hub {
             }
         }
         self.state.spool.commits += 1;
-        self.state.telling.clear();
-        self.state.reviving.clear();
+        let (told, reviving) = (std::mem::take(&mut self.state.told), std::mem::take(&mut self.state.reviving));
+        self.state.telling.retain(|(_, id)| !told.contains(id));
+        self.state.revived.retain(|(_, _, id)| !reviving.contains(id));
         self.state.copied.clear();
         self.note_losses(&done.losses);
         if self.state.disk_full && !done.chunk_bytes.is_empty() {
@@ -403,7 +434,8 @@ impl Hub {
                 "records left the spool undelivered; they are in the loss ledger"
             );
         }
-        self.state.untold.extend_from_slice(losses);
+        let room = UNTOLD_MAX.saturating_sub(self.state.untold.len());
+        self.state.untold.extend(losses.iter().take(room).cloned());
     }
 
     fn commit_failed(&mut self, error: &StoreError) {
@@ -418,14 +450,14 @@ impl Hub {
     fn undo_commit(&mut self) {
         self.state.committing = None;
         self.lanes.iter_mut().for_each(Lane::commit_failed);
-        let reviving = std::mem::take(&mut self.state.reviving);
-        self.state.revived.extend(reviving);
+        self.state.told.clear();
+        self.state.reviving.clear();
     }
 
     fn read_ahead(&mut self) {
         for &i in &self.order {
             let lane = &mut self.lanes[i];
-            if let Some((after, bytes)) = lane.wants_read()
+            if let Some((after, bytes)) = lane.wants_read(self.state.now_us)
                 && self.owner.ask(Request::Read { lane: lane.number, after, bytes }).is_ok()
             {
                 lane.read_started();
@@ -475,7 +507,7 @@ impl Hub {
         let lane = self.lanes.iter().position(|l| l.number == number).unwrap_or(default);
         for (id, body) in letters {
             self.lanes[lane].accept(body, crate::intake::Fate::Forward, None, now_us, wall_ms);
-            self.state.revived.push(id);
+            self.state.revived.push((lane, self.lanes[lane].last_sequence(), id));
         }
         // From direct they would go without a commit, and the table would keep them.
         self.lanes[lane].spool_now(now_us);

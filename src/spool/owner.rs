@@ -7,8 +7,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::disk::Disk;
-use super::store::Store;
-use super::{Commit, Loss, Reply, RowId, StoreError, lock, row_base, schema};
+use super::store::{Read, Store};
+use super::{Commit, Loss, Reply, RowId, StoreError, lock, row_base, row_lane, schema};
 use crate::clock;
 
 /// One commit and one read per lane are outstanding at most; the rest is for commands.
@@ -105,7 +105,7 @@ impl Owner {
         let opened = begin_run(&mut store, &settings, set_aside).map_err(|e| e.to_string())?;
         let disk = Disk::new(&settings.path, settings.ballast_bytes, settings.reserve_bytes);
         let (requests, queue) = sync_channel(REQUESTS_MAX);
-        let counts = opened.lanes.iter().map(|l| (l.number, row_base(l.number))).collect();
+        let counts = opened.lanes.iter().map(Count::new).collect();
         let body = move || {
             let _lock = lock;
             Worker { store, disk, answer, counts, counted: false }.serve(&queue);
@@ -186,9 +186,23 @@ struct Worker {
     store: Store,
     disk: Disk,
     answer: Answer,
-    /// Lanes still to be counted after the start, and up to which row they are.
-    counts: Vec<(u32, RowId)>,
+    /// Lanes still to be counted after the start.
+    counts: Vec<Count>,
     counted: bool,
+}
+
+/// How far a lane has been counted. Its rows count as they were at the start: each before it is changed.
+#[derive(Debug)]
+struct Count {
+    lane: u32,
+    next_after: RowId,
+    last: RowId,
+}
+
+impl Count {
+    fn new(lane: &OpenedLane) -> Self {
+        Count { lane: lane.number, next_after: row_base(lane.number), last: lane.last_row }
+    }
 }
 
 impl Worker {
@@ -216,6 +230,7 @@ impl Worker {
             (self.answer)(Reply::CommitFailed(StoreError::DiskFull("less than reserve_bytes is free".into())));
             return;
         }
+        self.count_before(commit);
         let done = match self.store.commit(commit) {
             Err(StoreError::DiskFull(_)) if !grows && self.disk.drop_ballast() => {
                 tracing::warn!("the disk is full: the ballast is given up so that the drain goes on");
@@ -245,22 +260,61 @@ impl Worker {
     }
 
     fn read(&mut self, lane: u32, after: RowId, bytes: u64) {
-        (self.answer)(match self.store.read(lane, after, bytes) {
-            Ok((chunks, more)) => Reply::Chunks { lane, chunks, more },
-            Err(error) => Reply::ReadFailed { lane, error },
-        });
+        match self.store.read(lane, after, bytes) {
+            Ok(read) => {
+                self.count_discarded(lane, &read);
+                (self.answer)(Reply::Read { lane, read });
+            }
+            Err(error) => (self.answer)(Reply::ReadFailed { lane, error }),
+        }
+    }
+
+    /// Counts up to the rows that this commit changes.
+    fn count_before(&mut self, commit: &Commit) {
+        if self.counts.is_empty() {
+            return;
+        }
+        let rows = commit.settled.iter().map(|s| s.0).chain(commit.bitmaps.iter().map(|b| b.0));
+        for row in rows {
+            self.count_to(row_lane(row), row);
+        }
+        for eviction in &commit.evictions {
+            self.count_to(eviction.lane, RowId::MAX);
+        }
+    }
+
+    /// A read has taken damaged chunks out: those not counted yet are counted as they were.
+    fn count_discarded(&self, lane: u32, read: &Read) {
+        let Some(count) = self.counts.iter().find(|c| c.lane == lane) else { return };
+        for (_, found) in read.discarded.iter().filter(|(row, _)| *row > count.next_after && *row <= count.last) {
+            (self.answer)(Reply::Counted { lane, found: *found });
+        }
+    }
+
+    fn count_to(&mut self, lane: u32, row: RowId) {
+        while let Some(i) = self.counts.iter().position(|c| c.lane == lane && c.next_after < row) {
+            self.count_slice(i);
+        }
+    }
+
+    fn count_slice(&mut self, i: usize) {
+        let Count { lane, next_after, last } = self.counts[i];
+        match self.store.count(next_after, last, COUNT_SLICE) {
+            Ok(Some((row, found))) => {
+                self.counts[i].next_after = row;
+                (self.answer)(Reply::Counted { lane, found });
+            }
+            Ok(None) => drop(self.counts.swap_remove(i)),
+            Err(e) => {
+                tracing::error!(lane, error = %e, "failed to count the lane's chunks");
+                self.counts.swap_remove(i);
+            }
+        }
     }
 
     fn idle(&mut self) {
-        if let Some((lane, after)) = self.counts.pop() {
-            match self.store.count(lane, after, COUNT_SLICE) {
-                Ok(Some((row, found))) => {
-                    (self.answer)(Reply::Counted { lane, found });
-                    self.counts.push((lane, row));
-                }
-                Ok(None) => {}
-                Err(e) => tracing::error!(lane, error = %e, "failed to count the lane's chunks"),
-            }
+        if !self.counts.is_empty() {
+            self.count_slice(0);
         } else if !self.counted {
             self.counted = true;
             (self.answer)(Reply::CountDone);
