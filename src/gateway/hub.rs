@@ -212,7 +212,11 @@ impl Hub {
 
     fn renew(&mut self, cluster: usize, cause: &str) {
         let name = self.producers.clusters[cluster].name().to_owned();
-        tracing::warn!(cluster = name, cause, "the producer is dropped and a new one made; what is unsettled goes again");
+        tracing::warn!(
+            cluster = name,
+            cause,
+            "the producer is dropped and a new one made; what is unsettled goes again"
+        );
         self.make_producer(cluster);
         for i in self.lanes_of(cluster) {
             self.lanes[i].producer_lost(self.state.now_us);
@@ -280,7 +284,11 @@ impl Hub {
     fn wants_tidying(&self) -> bool {
         // A full lane tries again: what was settled or evicted since may have made room.
         let lanes = self.lanes.iter().any(|l| l.has_tidying() || l.stats.full);
-        lanes || self.expiry_due() || self.lanes.iter().any(Lane::is_purging) || self.has_losses_to_tell() || self.state.disk_full
+        lanes
+            || self.expiry_due()
+            || self.lanes.iter().any(Lane::is_purging)
+            || self.has_losses_to_tell()
+            || self.state.disk_full
     }
 
     fn has_losses_to_tell(&self) -> bool {
@@ -343,7 +351,8 @@ impl Hub {
 
     /// Requeued dead letters leave their table in the commit that holds them again, never before.
     fn revive(&mut self, commit: &mut Commit) {
-        let safe = self.state.revived.iter().filter(|(lane, sequence, _)| !self.lanes[*lane].in_memory_alone(*sequence));
+        let safe =
+            self.state.revived.iter().filter(|(lane, sequence, _)| !self.lanes[*lane].in_memory_alone(*sequence));
         self.state.reviving = safe.map(|(_, _, id)| *id).collect();
         commit.revived.extend_from_slice(&self.state.reviving);
     }
@@ -374,6 +383,11 @@ impl Hub {
                     lane.read_done(read.chunks, read.more);
                 }
                 self.note_losses(&read.losses);
+            }
+            Reply::SetAside { aside, losses } => {
+                self.lanes.iter_mut().for_each(Lane::replaced);
+                self.note_losses(&losses);
+                self.tell_set_aside(&aside);
             }
             Reply::ReadFailed { lane, error } => {
                 tracing::error!(lane, %error, "failed to read a lane's chunks; it is tried again");

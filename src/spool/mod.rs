@@ -15,6 +15,8 @@ mod runs;
 pub mod salvage;
 pub mod schema;
 pub mod store;
+#[cfg(test)]
+mod tests;
 pub mod window;
 
 use crate::record::Body;
@@ -168,7 +170,11 @@ impl Commit {
 
     /// Whether it settles or evicts anything: work that frees space and can wait a second.
     pub fn tidies(&self) -> bool {
-        !(self.bitmaps.is_empty() && self.settled.is_empty() && self.evictions.is_empty() && self.told.is_empty() && self.revived.is_empty())
+        !(self.bitmaps.is_empty()
+            && self.settled.is_empty()
+            && self.evictions.is_empty()
+            && self.told.is_empty()
+            && self.revived.is_empty())
     }
 }
 
@@ -213,11 +219,29 @@ pub enum Reply {
     /// Before the `CommitFailed` of a commit that nevertheless shows in the file: what it evicted, and its entries.
     Evicted(Committed),
     CommitFailed(StoreError),
-    Read { lane: u32, read: store::Read },
-    ReadFailed { lane: u32, error: StoreError },
+    Read {
+        lane: u32,
+        read: store::Read,
+    },
+    /// The file was damaged: what could be read of it lies in a new one, under the same rows.
+    SetAside {
+        aside: owner::SetAside,
+        losses: Vec<Loss>,
+    },
+    ReadFailed {
+        lane: u32,
+        error: StoreError,
+    },
     /// A slice of the count after a start: what lies in the file, to be added up.
-    Counted { lane: u32, found: Freed },
+    Counted {
+        lane: u32,
+        found: Freed,
+    },
     CountDone,
     /// Size of the file in bytes and of the space free on its disk, after each commit.
-    Disk { used: u64, free: u64, ballast: bool },
+    Disk {
+        used: u64,
+        free: u64,
+        ballast: bool,
+    },
 }

@@ -54,11 +54,7 @@ impl Store {
     /// [`StoreError`]
     pub fn dead_letter(&self, id: i64) -> Result<Option<DeadRow>, StoreError> {
         self.connection()
-            .query_row(
-                "SELECT id,lane,run,sequence,at,cause,attempts,body FROM dead WHERE id=?1",
-                [id],
-                dead_row,
-            )
+            .query_row("SELECT id,lane,run,sequence,at,cause,attempts,body FROM dead WHERE id=?1", [id], dead_row)
             .optional()
             .map_err(|e| classify(&e))
     }

@@ -19,7 +19,7 @@ mod grace;
 mod park;
 mod tally;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use std::collections::VecDeque;
 
@@ -136,6 +136,8 @@ pub struct Lane {
     late_at: Option<u64>,
     direct_since_us: u64,
     read_again_us: u64,
+    /// The tally speaks of a file that is gone.
+    recount: bool,
     tally: Tally,
     dead: Vec<Burial>,
     dropped: Vec<(Loss, Vec<AckTicket>)>,
@@ -220,6 +222,7 @@ impl Lane {
             late_at: None,
             direct_since_us: 0,
             read_again_us: 0,
+            recount: false,
             tally: Tally::default(),
             dead: Vec::new(),
             dropped: Vec::new(),
@@ -264,14 +267,7 @@ impl Lane {
             return;
         }
         self.stats.open_bytes += (body.len() + RECORD_OVERHEAD) as u64;
-        self.open.push_back(Open {
-            sequence,
-            body,
-            stage: Stage::Waiting,
-            ack: None,
-            accepted_us: now_us,
-            sent_us: 0,
-        });
+        self.open.push_back(Open { sequence, body, stage: Stage::Waiting, ack: None, accepted_us: now_us, sent_us: 0 });
     }
 
     /// Step 7: hands over what may go, until nothing is left or the sink is full. Returns whether the sink was full.
@@ -619,6 +615,12 @@ impl Lane {
         self.read_again_us = now_us + READ_RETRY_US;
     }
 
+    /// The file has been replaced by what could be salvaged: until the lane is empty, nobody knows how much that is.
+    pub fn replaced(&mut self) {
+        self.recount = true;
+        self.unread = true;
+    }
+
     /// Chunks that could not be decoded have left the file for the ledger.
     pub fn discarded(&mut self, freed: Freed) {
         self.stats.lost += freed.records;
@@ -630,6 +632,11 @@ impl Lane {
     pub fn read_done(&mut self, chunks: Vec<StoredChunk>, more: bool) {
         self.reading = false;
         self.unread = more;
+        if self.recount && !more && chunks.is_empty() && self.window.is_empty() {
+            self.recount = false;
+            self.tally = Tally { history_bytes: self.tally.history_bytes, ..Tally::default() };
+            self.show_backlog();
+        }
         // A row that this lane has not written yet is what a failed commit left behind: its records are still open.
         let unwritten = self.staged.row().unwrap_or(self.next_row);
         for chunk in chunks {
@@ -695,7 +702,11 @@ impl Lane {
 
     /// Nothing accepted is undelivered.
     pub fn is_drained(&self) -> bool {
-        self.open.is_empty() && self.window.is_empty() && !self.unread && self.dead.is_empty() && self.dropped.is_empty()
+        self.open.is_empty()
+            && self.window.is_empty()
+            && !self.unread
+            && self.dead.is_empty()
+            && self.dropped.is_empty()
     }
 
     pub fn in_flight(&self) -> u64 {

@@ -31,6 +31,10 @@ impl Row {
         self.records.iter().enumerate().filter(open).map(|(_, (_, body))| id_of(body))
     }
 
+    pub fn is_history(&self) -> bool {
+        self.history
+    }
+
     fn bytes(&self) -> u64 {
         self.records.iter().map(|(_, b)| b.len() as u64).sum::<u64>() + 52
     }
@@ -133,9 +137,7 @@ impl File {
     pub fn count(&self) -> Vec<Freed> {
         let slice = |r: &Row| match r.history {
             true => Freed { history_bytes: r.bytes(), ..Freed::default() },
-            false => {
-                Freed { chunks: 1, records: r.open_ids().count() as u64, bytes: r.bytes(), history_bytes: 0 }
-            }
+            false => Freed { chunks: 1, records: r.open_ids().count() as u64, bytes: r.bytes(), history_bytes: 0 },
         };
         self.rows.values().map(slice).collect()
     }
