@@ -1,7 +1,8 @@
 //! The store does what the simulation's model of it does, and keeps what it says about the file.
 
 use super::*;
-use crate::spool::lane::tests::{file::File, number};
+use crate::spool::lane::tests::file::{File, Row};
+use crate::spool::lane::tests::number;
 use crate::spool::{DeadLetter, Evict, EvictUntil, Loss, Reason};
 
 /// What both must show.
@@ -10,13 +11,12 @@ type Seen = (Vec<(RowId, Vec<u64>, Vec<u8>)>, Vec<(u64, u64, u64, String)>, u64)
 /// The model's entries as the store writes them: what one commit takes for one reason, row after row, is one entry.
 fn merged(losses: &[Loss]) -> Vec<Loss> {
     let mut entries: Vec<Loss> = Vec::new();
-    for loss in losses {
+    for loss in losses.iter().filter(|l| l.n > 0) {
         match entries.last_mut().filter(|l| l.reason == loss.reason && l.last < loss.first) {
             Some(entry) => (entry.last, entry.n) = (loss.last, entry.n + loss.n),
             None => entries.push(loss.clone()),
         }
     }
-    entries.retain(|l| l.n > 0);
     entries
 }
 
@@ -62,7 +62,7 @@ impl Twins {
         if self.dice.one_in(3) {
             // What is history stays history: a lane forgets a chunk when it is settled.
             let row = self.row();
-            if !self.model.rows.get(&row).is_some_and(|r| r.is_history()) {
+            if !self.model.rows.get(&row).is_some_and(Row::is_history) {
                 commit.bitmaps.push((row, vec![self.dice.below(2) as u8]));
             }
         }
