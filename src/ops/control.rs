@@ -207,8 +207,12 @@ fn dead_json(row: &DeadRow, whole: bool) -> Value {
         out["topic"] = view.topic.into();
         out["key"] = view.key.map(String::from_utf8_lossy).into();
         if whole {
-            out["headers"] =
-                view.headers.iter().map(|(k, v)| json!([k, String::from_utf8_lossy(v)])).collect::<Vec<_>>().into();
+            out["headers"] = view
+                .headers
+                .iter()
+                .map(|(k, v)| json!([k, String::from_utf8_lossy(v)]))
+                .collect::<Vec<_>>()
+                .into();
             out["payload"] = payload_json(view.payload);
         }
     }
