@@ -164,7 +164,7 @@ impl Store {
         for (lane, name) in self.lanes()? {
             let mut t = LaneTotals { lane, name, chunks: 0, records: 0, bytes: 0 };
             let mut after = row_base(lane);
-            while let Some((row, found)) = self.count(lane, after, 10_000)? {
+            while let Some((row, found)) = self.count(after, row_base(lane + 1) - 1, 10_000)? {
                 after = row;
                 t.chunks += found.chunks;
                 t.records += found.records;
