@@ -355,7 +355,7 @@ impl Cluster {
         self.scratch.clear();
         write_id(&mut self.scratch, &self.gateway, (out.run, out.number, out.key.sequence), record);
         headers = headers.insert(Header { key: "forebay-id", value: Some(self.scratch.as_bytes()) });
-        if let Some(old) = record.old_id {
+        if let Some(old) = record.old_id.filter(|old| old.requeues > 0) {
             self.scratch.clear();
             let _ = write!(self.scratch, "{}", old.requeues);
             headers = headers.insert(Header { key: "forebay-requeue", value: Some(self.scratch.as_bytes()) });
@@ -459,8 +459,7 @@ impl Cluster {
 /// The record's id (design section 5): `gateway:run:lane:sequence`, the run in hex.
 fn write_id(to: &mut String, gateway: &str, place: (u64, u32, u64), record: &RecordView<'_>) {
     use std::fmt::Write;
-    let (run, lane, sequence) = place;
-    let (run, sequence) = record.old_id.map_or((run, sequence), |old| (old.run, old.sequence));
+    let (run, lane, sequence) = record.old_id.map_or(place, |old| (old.run, old.lane, old.sequence));
     // Writing to a String cannot fail.
     let _ = write!(to, "{gateway}:{run:016x}:{lane}:{sequence}");
 }
