@@ -208,7 +208,10 @@ pub struct Cluster {
     free: Vec<usize>,
     in_flight_bytes: u64,
     topics: HashMap<Arc<str>, TopicState>,
+    /// Until then a new producer sends each record alone.
     careful_until_us: Option<u64>,
+    /// Whether the present one does.
+    careful: bool,
     renew_wanted: Option<String>,
     /// Records whose timestamp the broker refused.
     restamp: HashSet<(usize, Key)>,
@@ -230,6 +233,7 @@ impl Cluster {
             in_flight_bytes: 0,
             topics: HashMap::new(),
             careful_until_us: None,
+            careful: false,
             renew_wanted: None,
             restamp: HashSet::new(),
             scratch: String::new(),
@@ -267,7 +271,8 @@ impl Cluster {
             token_file,
             reports: Arc::clone(&self.reports),
         };
-        let config = producer_config(&self.config, self.bytes_max, self.careful_until_us.is_some());
+        self.careful = self.careful_until_us.is_some();
+        let config = producer_config(&self.config, self.bytes_max, self.careful);
         self.producer = Some(config.create_with_context(context).map_err(|e| e.to_string())?);
         Ok(())
     }
@@ -294,6 +299,10 @@ impl Cluster {
 
     /// Step 7.
     pub fn send(&mut self, out: Outgoing<'_>, times: &Times, now_us: u64) -> Sent {
+        // What a producer about to be dropped got now would only be sent twice.
+        if self.renew_wanted.is_some() {
+            return Sent::Full;
+        }
         if self.slots.len() - self.free.len() >= IN_FLIGHT_MAX || self.in_flight_bytes >= self.bytes_max {
             return Sent::Full;
         }
@@ -430,7 +439,7 @@ impl Cluster {
     fn failed(&mut self, slot: &Slot, code: Code, now_us: u64) -> Outcome {
         let class = classify(code);
         let cause = format!("{} ({code:?}) by topic {}", code, slot.topic);
-        let alone = self.careful_until_us.is_some();
+        let alone = self.careful;
         match class {
             Class::BatchTooLarge if !alone => {
                 self.careful_until_us = Some(now_us + CAREFUL_US);
