@@ -9,6 +9,7 @@ mod dlq;
 pub mod exit;
 mod kafka;
 mod log;
+mod replay;
 mod run;
 pub mod simulate;
 mod spool;

@@ -352,9 +352,8 @@ impl Cluster {
     fn headers(&mut self, out: Outgoing<'_>, record: &RecordView<'_>, stamp: Stamp) -> OwnedHeaders {
         use std::fmt::Write;
         let mut headers = OwnedHeaders::new_with_capacity(record.headers.len() + 3);
-        let (run, sequence) = record.old_id.map_or((out.run, out.key.sequence), |old| (old.run, old.sequence));
         self.scratch.clear();
-        let _ = write!(self.scratch, "{}:{run:016x}:{}:{sequence}", self.gateway, out.number);
+        write_id(&mut self.scratch, &self.gateway, (out.run, out.number, out.key.sequence), record);
         headers = headers.insert(Header { key: "forebay-id", value: Some(self.scratch.as_bytes()) });
         if let Some(old) = record.old_id {
             self.scratch.clear();
@@ -454,6 +453,98 @@ impl Cluster {
         if let Some(producer) = &self.producer {
             let _ = producer.flush(patience);
         }
+    }
+}
+
+/// The record's id (design section 5): `gateway:run:lane:sequence`, the run in hex.
+fn write_id(to: &mut String, gateway: &str, place: (u64, u32, u64), record: &RecordView<'_>) {
+    use std::fmt::Write;
+    let (run, lane, sequence) = place;
+    let (run, sequence) = record.old_id.map_or((run, sequence), |old| (old.run, old.sequence));
+    // Writing to a String cannot fail.
+    let _ = write!(to, "{gateway}:{run:016x}:{lane}:{sequence}");
+}
+
+/// A producer apart, for `spool replay`: what it sends has been delivered before, so nothing hangs on it.
+pub struct Replayer {
+    producer: ThreadedProducer<ReplayContext>,
+    gateway: String,
+    job: String,
+    topic: Option<String>,
+}
+
+#[derive(Default)]
+struct ReplayContext {
+    failed: Arc<std::sync::Mutex<Option<String>>>,
+}
+
+impl ClientContext for ReplayContext {}
+
+impl ProducerContext for ReplayContext {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        if let Err((error, _)) = result {
+            self.failed.lock().expect("no holder of this lock panics").get_or_insert(error.to_string());
+        }
+    }
+}
+
+impl Replayer {
+    /// # Errors
+    /// librdkafka's words when the configuration does not make a producer.
+    pub fn new(kafka: &Kafka, gateway: &str, job: &str, topic: Option<String>) -> Result<Self, String> {
+        let config = producer_config(kafka, 4 << 20, false);
+        let producer = config.create_with_context(ReplayContext::default()).map_err(|e| e.to_string())?;
+        Ok(Replayer { producer, gateway: gateway.to_owned(), job: job.to_owned(), topic })
+    }
+
+    /// Hands a record over; waits while the producer is full.
+    ///
+    /// # Errors
+    /// The first failed delivery so far, in librdkafka's words, or that the record does not decode.
+    pub fn send(&self, run: u64, lane: u32, sequence: u64, body: &Body) -> Result<(), String> {
+        let view = body.view().map_err(|e| e.to_string())?;
+        let mut id = String::new();
+        write_id(&mut id, &self.gateway, (run, lane, sequence), &view);
+        let mut headers = OwnedHeaders::new_with_capacity(view.headers.len() + 2)
+            .insert(Header { key: "forebay-id", value: Some(id.as_bytes()) })
+            .insert(Header { key: "forebay-replay", value: Some(self.job.as_bytes()) });
+        for (name, value) in &view.headers {
+            headers = headers.insert(Header { key: name, value: Some(*value) });
+        }
+        let topic = self.topic.as_deref().unwrap_or(view.topic);
+        let mut message = BaseRecord::<[u8], [u8]>::to(topic).payload(view.payload).headers(headers);
+        message = message.timestamp(view.timestamp_ms);
+        if let Some(key) = view.key {
+            message = message.key(key);
+        }
+        loop {
+            self.check()?;
+            match self.producer.send(message) {
+                Ok(()) => return Ok(()),
+                Err((error, back)) if error.rdkafka_error_code() == Some(Code::QueueFull) => {
+                    message = back;
+                    // Its own thread polls; this waits until something has been delivered.
+                    let _ = self.producer.flush(Duration::from_millis(100));
+                }
+                Err((error, _)) => return Err(error.to_string()),
+            }
+        }
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let failed = self.producer.context().failed.lock().expect("no holder of this lock panics").clone();
+        failed.map_or(Ok(()), Err)
+    }
+
+    /// Waits until everything has been delivered.
+    ///
+    /// # Errors
+    /// The first failed delivery, or that `patience` was not enough.
+    pub fn finish(&self, patience: Duration) -> Result<(), String> {
+        let flushed = self.producer.flush(patience).map_err(|e| e.to_string());
+        self.check().and(flushed)
     }
 }
 

@@ -16,7 +16,7 @@ use super::snapshot::Shown;
 use crate::clock;
 use crate::gateway::inbox::{Ask, Inbox};
 use crate::spool::owner::Request;
-use crate::spool::queries::{DeadRow, requeued};
+use crate::spool::queries::{DeadRow, Exported, Which, requeued};
 use crate::spool::store::Store;
 
 /// A question is a line of at most this many bytes.
@@ -37,6 +37,8 @@ pub enum Question {
     DeadRequeue { ids: Vec<i64> },
     DeadDrop { ids: Vec<i64> },
     ExportPage { lane: u32, after: i64 },
+    /// Delivered records that are kept, whole (base64), for `spool replay`.
+    HistoryPage { lane: u32, after: i64, from: i64, to: i64 },
     Lanes,
     Purge { lane: String },
 }
@@ -183,8 +185,14 @@ pub fn answer_from_store(store: &mut Store, question: &Question) -> Result<Value
             Ok(json!({ "requeued": store.requeue_offline(&rows, clock::wall_ms()).map_err(text)? }))
         }
         Question::ExportPage { lane, after } => {
-            let (page, next) = store.export_page(*lane, *after, PAGE as usize).map_err(text)?;
+            let (page, next) = store.export_page(*lane, *after, PAGE as usize, Which::Undelivered).map_err(text)?;
             let records: Vec<Value> = page.iter().filter_map(exported_json).collect();
+            Ok(json!({ "records": records, "next": next }))
+        }
+        Question::HistoryPage { lane, after, from, to } => {
+            let which = Which::History { from: *from, to: *to };
+            let (page, next) = store.export_page(*lane, *after, PAGE as usize, which).map_err(text)?;
+            let records: Vec<Value> = page.iter().map(raw_json).collect();
             Ok(json!({ "records": records, "next": next }))
         }
         Question::Lanes | Question::Status => {
@@ -219,7 +227,7 @@ fn dead_json(row: &DeadRow, whole: bool) -> Value {
     out
 }
 
-fn exported_json(e: &crate::spool::queries::Exported) -> Option<Value> {
+fn exported_json(e: &Exported) -> Option<Value> {
     let view = e.body.view().ok()?;
     Some(json!({
         "lane": e.lane, "run": format!("{:016x}", e.run), "sequence": e.sequence, "topic": view.topic,
@@ -227,6 +235,12 @@ fn exported_json(e: &crate::spool::queries::Exported) -> Option<Value> {
         "headers": view.headers.iter().map(|(k, v)| json!([k, String::from_utf8_lossy(v)])).collect::<Vec<_>>(),
         "payload": payload_json(view.payload),
     }))
+}
+
+fn raw_json(e: &Exported) -> Value {
+    use base64::Engine as _;
+    let body = base64::engine::general_purpose::STANDARD.encode(e.body.as_bytes());
+    json!({ "run": e.run, "sequence": e.sequence, "body": body })
 }
 
 /// Text as text, everything else as base64, and told apart.

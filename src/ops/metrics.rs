@@ -11,6 +11,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 use super::histogram::{BOUNDS_US, Histogram};
 use super::snapshot::{LaneSnapshot, Shown, Snapshot};
+use crate::spool::Reason;
 use crate::spool::lane::Mode;
 
 /// One more family of numbers, by whoever owns them: name, help, and per label value the number.
@@ -127,7 +128,7 @@ impl Out<'_, '_> {
         let mut family = self.encoder.encode_descriptor(name, help, None, MetricType::Histogram)?;
         for lane in lanes {
             let h = of(lane);
-            let bounds = BOUNDS_US.iter().map(|us| *us as f64 / 1e6).chain([f64::MAX]);
+            let bounds = BOUNDS_US.iter().map(|us| *us as f64 / 1e6).chain([f64::INFINITY]);
             let buckets: Vec<(f64, u64)> = bounds.zip(h.counts).collect();
             family.encode_family(&[("lane", lane.name.as_str())])?.encode_histogram::<prometheus_client::encoding::NoLabelSet>(
                 h.sum_us as f64 / 1e6,
@@ -157,7 +158,9 @@ fn lane_counters(out: &mut Out<'_, '_>, s: &Snapshot) -> Encoded {
     for (name, help, of) in families {
         out.counter(name, help, "lane", s.lanes.iter().map(|l| (l.name.as_str(), of(l))))?;
     }
-    out.counter("lost", "Records in the loss ledger, by reason", "reason", s.lost.iter().map(|(r, n)| (r.as_str(), *n)))
+    // Every reason from the start on: a rate over a series that appears with its first loss would miss it.
+    let lost = Reason::ALL.map(|r| (r.as_str(), s.lost.get(r.as_str()).copied().unwrap_or_default()));
+    out.counter("lost", "Records in the loss ledger, by reason", "reason", lost.into_iter())
 }
 
 fn lane_gauges(out: &mut Out<'_, '_>, s: &Snapshot) -> Encoded {

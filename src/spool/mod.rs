@@ -79,6 +79,15 @@ pub enum Reason {
 }
 
 impl Reason {
+    pub const ALL: [Reason; 6] = [
+        Reason::DropOldest,
+        Reason::DropNewest,
+        Reason::Age,
+        Reason::Corrupt,
+        Reason::DeadLettersFull,
+        Reason::Purged,
+    ];
+
     pub fn as_str(self) -> &'static str {
         match self {
             Reason::DropOldest => "drop-oldest",

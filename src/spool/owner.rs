@@ -105,7 +105,8 @@ impl Owner {
         let opened = begin_run(&mut store, &settings, set_aside).map_err(|e| e.to_string())?;
         let disk = Disk::new(&settings.path, settings.ballast_bytes, settings.reserve_bytes);
         let (requests, queue) = sync_channel(REQUESTS_MAX);
-        let counts = opened.lanes.iter().map(|l| (l.number, row_base(l.number))).collect();
+        let count = |l: &OpenedLane| Count { lane: l.number, done: row_base(l.number), until: l.last_row };
+        let counts = opened.lanes.iter().map(count).collect();
         let body = move || {
             let _lock = lock;
             Worker { store, disk, answer, counts, counted: false }.serve(&queue);
@@ -182,12 +183,19 @@ fn begin_run(store: &mut Store, settings: &Settings, set_aside: Option<SetAside>
     })
 }
 
+/// The count of what a start found in a lane: rows after `done` up to `until` are not in the hub's numbers yet.
+struct Count {
+    lane: u32,
+    done: RowId,
+    until: RowId,
+}
+
 struct Worker {
     store: Store,
     disk: Disk,
     answer: Answer,
-    /// Lanes still to be counted after the start, and up to which row they are.
-    counts: Vec<(u32, RowId)>,
+    /// Lanes still to be counted after the start.
+    counts: Vec<Count>,
     counted: bool,
 }
 
@@ -210,6 +218,9 @@ impl Worker {
     }
 
     fn commit(&mut self, commit: &Commit) {
+        for eviction in &commit.evictions {
+            self.count_up_to(eviction.lane, RowId::MAX);
+        }
         let grows = !commit.chunks.is_empty();
         if grows && !self.disk.has_room() {
             // What settles and deletes may still go through: the hub asks for it apart when it hears of the full disk.
@@ -245,21 +256,22 @@ impl Worker {
     }
 
     fn read(&mut self, lane: u32, after: RowId, bytes: u64) {
-        (self.answer)(match self.store.read(lane, after, bytes) {
-            Ok((chunks, more)) => Reply::Chunks { lane, chunks, more },
+        let reply = match self.store.read(lane, after, bytes) {
+            Ok((chunks, more)) => {
+                // What the hub is about to settle must be in its numbers first.
+                let last = chunks.last().map_or(RowId::MAX, |c| c.row);
+                self.count_up_to(lane, last);
+                Reply::Chunks { lane, chunks, more }
+            }
             Err(error) => Reply::ReadFailed { lane, error },
-        });
+        };
+        (self.answer)(reply);
     }
 
     fn idle(&mut self) {
-        if let Some((lane, after)) = self.counts.pop() {
-            match self.store.count(lane, after, COUNT_SLICE) {
-                Ok(Some((row, found))) => {
-                    (self.answer)(Reply::Counted { lane, found });
-                    self.counts.push((lane, row));
-                }
-                Ok(None) => {}
-                Err(e) => tracing::error!(lane, error = %e, "failed to count the lane's chunks"),
+        if let Some(mut count) = self.counts.pop() {
+            if self.count_slice(&mut count, RowId::MAX) {
+                self.counts.push(count);
             }
         } else if !self.counted {
             self.counted = true;
@@ -268,6 +280,33 @@ impl Worker {
             self.store.vacuum_slice(VACUUM_PAGES);
             self.disk.restore_ballast();
         }
+    }
+
+    fn count_up_to(&mut self, lane: u32, row: RowId) {
+        if let Some(i) = self.counts.iter().position(|c| c.lane == lane) {
+            let mut count = self.counts.swap_remove(i);
+            while count.done < row && self.count_slice(&mut count, row) {}
+            if count.done < count.until {
+                self.counts.push(count);
+            }
+        }
+    }
+
+    /// Returns whether there is more up to `row`.
+    fn count_slice(&self, count: &mut Count, row: RowId) -> bool {
+        match self.store.count(count.done, count.until.min(row), COUNT_SLICE) {
+            Ok(Some((last, found))) => {
+                count.done = last;
+                (self.answer)(Reply::Counted { lane: count.lane, found });
+                return count.done < count.until.min(row);
+            }
+            Ok(None) => count.done = count.until.min(row),
+            Err(e) => {
+                tracing::error!(lane = count.lane, error = %e, "failed to count the lane's chunks");
+                count.done = count.until;
+            }
+        }
+        false
     }
 
     fn report_disk(&self) {

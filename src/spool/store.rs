@@ -303,19 +303,19 @@ impl Store {
         self.commit(&Commit { at, settled: vec![(row, false)], losses, ..Commit::default() }).map(|_| ())
     }
 
-    /// Adds up at most `limit` rows of `lane` after `after`: the last row seen and what was found, `None` at the end.
+    /// Adds up at most `limit` rows after `after` up to `until`: the last row seen and what was found, `None` at the end.
     ///
     /// # Errors
     /// [`StoreError`]
-    pub fn count(&self, lane: u32, after: RowId, limit: u32) -> Result<Option<(RowId, Freed)>, StoreError> {
-        self.count_rows(lane, after, limit).map_err(|e| classify(&e))
+    pub fn count(&self, after: RowId, until: RowId, limit: u32) -> Result<Option<(RowId, Freed)>, StoreError> {
+        self.count_rows(after, until, limit).map_err(|e| classify(&e))
     }
 
-    fn count_rows(&self, lane: u32, after: RowId, limit: u32) -> rusqlite::Result<Option<(RowId, Freed)>> {
+    fn count_rows(&self, after: RowId, until: RowId, limit: u32) -> rusqlite::Result<Option<(RowId, Freed)>> {
         let mut rows = self
             .conn
-            .prepare_cached("SELECT seq,n,bytes,settled FROM chunk WHERE seq>?1 AND seq<?2 ORDER BY seq LIMIT ?3")?;
-        let mut rows = rows.query(params![after, row_base(lane + 1), limit])?;
+            .prepare_cached("SELECT seq,n,bytes,settled FROM chunk WHERE seq>?1 AND seq<=?2 ORDER BY seq LIMIT ?3")?;
+        let mut rows = rows.query(params![after, until, limit])?;
         let mut seen: Option<(RowId, Freed)> = None;
         while let Some(r) = rows.next()? {
             let (row, found) = seen.get_or_insert_default();
