@@ -1,5 +1,6 @@
 //! The gateway: the only place that knows every stage. Configure, build, announce, wait for a signal, drain.
 
+mod commit;
 pub mod events;
 mod hub;
 pub mod inbox;
