@@ -108,6 +108,6 @@ fn an_interruption_in_the_outage_still_counts_to_the_end() {
     let mut demo = Demo::start(&["--seconds", "600", "--rate", "100", "--json"]);
     // The story goes to stderr then; the interruption comes at any time of the first phase.
     let pid = Pid::from_raw(i32::try_from(demo.child.id()).unwrap());
-    drop(signal::kill(pid, Signal::SIGCONT));
+    let _ = signal::kill(pid, Signal::SIGCONT);
     demo.wait_for("{");
 }

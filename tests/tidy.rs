@@ -97,7 +97,8 @@ fn is_comment(line: &str) -> bool {
 }
 
 fn is_test_file(path: &Path) -> bool {
-    path.file_name().is_some_and(|name| name == "tests.rs") || path.components().any(|c| c.as_os_str() == "tests")
+    path.file_stem().and_then(|s| s.to_str()).is_some_and(|stem| stem.ends_with("tests"))
+        || path.components().any(|c| c.as_os_str() == "tests")
 }
 
 /// The line on which the tests of a module begin.

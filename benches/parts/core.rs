@@ -104,11 +104,7 @@ pub fn spool() {
         }
     }
     let (u, took) = (used(pid).since(before), began.elapsed().as_secs_f64());
-    println!(
-        "read: {read} records: {:.0}/s, CPU {:.2} s per million",
-        read as f64 / took,
-        u.cpu_s * 1e6 / read as f64
-    );
+    println!("read: {read} records: {:.0}/s, CPU {:.2} s per million", read as f64 / took, u.cpu_s * 1e6 / read as f64);
 }
 
 #[derive(Default)]

@@ -13,7 +13,7 @@ use super::ask::{Access, Failure, print_line};
 use super::exit;
 use crate::clock;
 use crate::config::Config;
-use crate::forward::kafka::Replayer;
+use crate::forward::replay::kafka::Replayer;
 use crate::ops::control::Question;
 use crate::record::Body;
 
@@ -37,7 +37,8 @@ pub struct ReplayArgs {
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn moment(text: &str) -> Result<i64, String> {
-    let at = OffsetDateTime::parse(text, &Rfc3339).map_err(|_| "expected a time like 2026-11-21T08:00:00Z".to_owned())?;
+    let at =
+        OffsetDateTime::parse(text, &Rfc3339).map_err(|_| "expected a time like 2026-11-21T08:00:00Z".to_owned())?;
     Ok((at.unix_timestamp_nanos() / 1_000_000) as i64)
 }
 

@@ -11,21 +11,20 @@ use std::time::Duration;
 pub use rdkafka::types::RDKafkaErrorCode as Code;
 
 use rdkafka::client::{ClientContext, OAuthToken};
-use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::KafkaError;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, DeliveryResult, Producer as _, ProducerContext, ThreadedProducer};
 
+use super::client::kafka::{IN_FLIGHT_MAX, producer_config, token, token_file};
 use super::errors::{Class, classify};
 use super::times::{Stamp, Times};
 use super::{ProducerNote, Report};
-use crate::config::{Compression, Kafka, Sasl};
+use crate::config::Kafka;
 use crate::record::{Body, RecordView};
 use crate::spool::lane::{Outcome, Sent};
 use crate::spool::window::Key;
 
-/// Records with the producer at most, whatever their size: librdkafka's own bookkeeping is a few hundred bytes each.
-const IN_FLIGHT_MAX: usize = 20_000;
 /// A topic without a delivery for this long, while others have some, has lost its leader.
 const STUCK_US: u64 = 30_000_000;
 /// How long a producer sends each record alone after a batch was too large.
@@ -35,85 +34,6 @@ const CAREFUL_US: u64 = 20_000_000;
 pub trait Reports: Send + Sync + 'static {
     fn report(&self, cluster: usize, generation: u64, slot: usize, code: Option<Code>);
     fn note(&self, note: ProducerNote);
-}
-
-/// What connects to a cluster has in common, for producers and the admin client alike.
-pub fn base_config(kafka: &Kafka) -> ClientConfig {
-    let mut c = ClientConfig::new();
-    c.set("bootstrap.servers", &kafka.bootstrap_servers)
-        .set("client.id", &kafka.client_id)
-        .set("socket.keepalive.enable", "true")
-        .set("reconnect.backoff.ms", "250")
-        .set("reconnect.backoff.max.ms", "10000")
-        .set("allow.auto.create.topics", "false");
-    security(&mut c, kafka);
-    for (key, value) in &kafka.properties {
-        c.set(key, value.expose());
-    }
-    c
-}
-
-fn security(c: &mut ClientConfig, kafka: &Kafka) {
-    let (tls, sasl) = (&kafka.security.tls, &kafka.security.sasl);
-    let protocol = match (tls, sasl) {
-        (None, None) => "plaintext",
-        (Some(_), None) => "ssl",
-        (None, Some(_)) => "sasl_plaintext",
-        (Some(_), Some(_)) => "sasl_ssl",
-    };
-    c.set("security.protocol", protocol);
-    if let Some(tls) = tls {
-        let files = [
-            ("ssl.ca.location", &tls.ca_file),
-            ("ssl.certificate.location", &tls.cert_file),
-            ("ssl.key.location", &tls.key_file),
-        ];
-        for (key, path) in files {
-            if let Some(path) = path {
-                c.set(key, path.to_string_lossy());
-            }
-        }
-    }
-    match sasl {
-        Some(Sasl::Plain { user, password }) => {
-            c.set("sasl.mechanism", "PLAIN").set("sasl.username", user).set("sasl.password", password.expose());
-        }
-        Some(Sasl::Scram { mechanism, user, password }) => {
-            c.set("sasl.mechanism", *mechanism).set("sasl.username", user).set("sasl.password", password.expose());
-        }
-        Some(Sasl::OauthBearer { .. }) => {
-            c.set("sasl.mechanism", "OAUTHBEARER");
-        }
-        None => {}
-    }
-}
-
-/// The promises' half of the configuration: `check` refuses properties that would change it.
-pub fn producer_config(kafka: &Kafka, bytes_max: u64, careful: bool) -> ClientConfig {
-    let mut c = base_config(kafka);
-    c.set("enable.idempotence", "true")
-        .set("acks", "all")
-        // Infinite: the spool decides what leaves, never a clock in the client.
-        .set("message.timeout.ms", "0")
-        .set("partitioner", "murmur2_random")
-        .set("linger.ms", kafka.linger.as_millis().to_string())
-        .set("queue.buffering.max.kbytes", (bytes_max / 1024).max(64).to_string())
-        .set("queue.buffering.max.messages", (IN_FLIGHT_MAX + 1).to_string())
-        .set("topic.metadata.propagation.max.ms", "3000")
-        .set("statistics.interval.ms", "0")
-        .set(
-            "compression.codec",
-            match kafka.compression {
-                Compression::None => "none",
-                Compression::Lz4 => "lz4",
-                Compression::Zstd => "zstd",
-            },
-        );
-    if careful {
-        c.set("batch.num.messages", "1");
-    }
-    c.set_log_level(RDKafkaLogLevel::Warning);
-    c
 }
 
 struct Context {
@@ -150,11 +70,7 @@ impl ClientContext for Context {
     }
 
     fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn std::error::Error>> {
-        let path = self.token_file.as_ref().ok_or("no token_file is configured")?;
-        let token = std::fs::read_to_string(path).map_err(|e| format!("read {}: {e}", path.display()))?;
-        super::oauth::token(token.trim())
-            .map(|t| OAuthToken { token: t.token, principal_name: t.principal, lifetime_ms: t.expires_ms })
-            .map_err(Into::into)
+        token(self.token_file.as_deref())
     }
 }
 
@@ -260,15 +176,11 @@ impl Cluster {
         self.in_flight_bytes = 0;
         self.topics.clear();
         self.renew_wanted = None;
-        let token_file = match &self.config.security.sasl {
-            Some(Sasl::OauthBearer { token_file }) => Some(token_file.clone()),
-            _ => None,
-        };
         let context = Context {
             cluster: self.index,
             generation: self.generation,
             name: self.config.name.clone(),
-            token_file,
+            token_file: token_file(&self.config),
             reports: Arc::clone(&self.reports),
         };
         self.careful = self.careful_until_us.is_some();
@@ -466,94 +378,11 @@ impl Cluster {
 }
 
 /// The record's id (design section 5): `gateway:run:lane:sequence`, the run in hex.
-fn write_id(to: &mut String, gateway: &str, place: (u64, u32, u64), record: &RecordView<'_>) {
+pub fn write_id(to: &mut String, gateway: &str, place: (u64, u32, u64), record: &RecordView<'_>) {
     use std::fmt::Write;
     let (run, lane, sequence) = record.old_id.map_or(place, |old| (old.run, old.lane, old.sequence));
     // Writing to a String cannot fail.
     let _ = write!(to, "{gateway}:{run:016x}:{lane}:{sequence}");
-}
-
-/// A producer apart, for `spool replay`: what it sends has been delivered before, so nothing hangs on it.
-pub struct Replayer {
-    producer: ThreadedProducer<ReplayContext>,
-    gateway: String,
-    job: String,
-    topic: Option<String>,
-}
-
-#[derive(Default)]
-struct ReplayContext {
-    failed: Arc<std::sync::Mutex<Option<String>>>,
-}
-
-impl ClientContext for ReplayContext {}
-
-impl ProducerContext for ReplayContext {
-    type DeliveryOpaque = ();
-
-    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
-        if let Err((error, _)) = result {
-            self.failed.lock().expect("no holder of this lock panics").get_or_insert(error.to_string());
-        }
-    }
-}
-
-impl Replayer {
-    /// # Errors
-    /// librdkafka's words when the configuration does not make a producer.
-    pub fn new(kafka: &Kafka, gateway: &str, job: &str, topic: Option<String>) -> Result<Self, String> {
-        let config = producer_config(kafka, 4 << 20, false);
-        let producer = config.create_with_context(ReplayContext::default()).map_err(|e| e.to_string())?;
-        Ok(Replayer { producer, gateway: gateway.to_owned(), job: job.to_owned(), topic })
-    }
-
-    /// Hands a record over; waits while the producer is full.
-    ///
-    /// # Errors
-    /// The first failed delivery so far, in librdkafka's words, or that the record does not decode.
-    pub fn send(&self, run: u64, lane: u32, sequence: u64, body: &Body) -> Result<(), String> {
-        let view = body.view().map_err(|e| e.to_string())?;
-        let mut id = String::new();
-        write_id(&mut id, &self.gateway, (run, lane, sequence), &view);
-        let mut headers = OwnedHeaders::new_with_capacity(view.headers.len() + 2)
-            .insert(Header { key: "forebay-id", value: Some(id.as_bytes()) })
-            .insert(Header { key: "forebay-replay", value: Some(self.job.as_bytes()) });
-        for (name, value) in &view.headers {
-            headers = headers.insert(Header { key: name, value: Some(*value) });
-        }
-        let topic = self.topic.as_deref().unwrap_or(view.topic);
-        let mut message = BaseRecord::<[u8], [u8]>::to(topic).payload(view.payload).headers(headers);
-        message = message.timestamp(view.timestamp_ms);
-        if let Some(key) = view.key {
-            message = message.key(key);
-        }
-        loop {
-            self.check()?;
-            match self.producer.send(message) {
-                Ok(()) => return Ok(()),
-                Err((error, back)) if error.rdkafka_error_code() == Some(Code::QueueFull) => {
-                    message = back;
-                    // Its own thread polls; this waits until something has been delivered.
-                    let _ = self.producer.flush(Duration::from_millis(100));
-                }
-                Err((error, _)) => return Err(error.to_string()),
-            }
-        }
-    }
-
-    fn check(&self) -> Result<(), String> {
-        let failed = self.producer.context().failed.lock().expect("no holder of this lock panics").clone();
-        failed.map_or(Ok(()), Err)
-    }
-
-    /// Waits until everything has been delivered.
-    ///
-    /// # Errors
-    /// The first failed delivery, or that `patience` was not enough.
-    pub fn finish(&self, patience: Duration) -> Result<(), String> {
-        let flushed = self.producer.flush(patience).map_err(|e| e.to_string());
-        self.check().and(flushed)
-    }
 }
 
 impl Stamp {

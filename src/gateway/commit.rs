@@ -49,7 +49,11 @@ impl Hub {
     pub(super) fn wants_tidying(&self) -> bool {
         // A full lane tries again: what was settled or evicted since may have made room.
         let lanes = self.lanes.iter().any(|l| l.has_tidying() || l.stats.full);
-        lanes || self.expiry_due() || self.lanes.iter().any(Lane::is_purging) || !self.state.untold.is_empty() || self.state.disk_full
+        lanes
+            || self.expiry_due()
+            || self.lanes.iter().any(Lane::is_purging)
+            || !self.state.untold.is_empty()
+            || self.state.disk_full
     }
 
     fn expiry_due(&self) -> bool {

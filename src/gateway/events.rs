@@ -55,8 +55,7 @@ impl EventWriter {
     /// A copy of a dead letter for the dead-letter topic, with its cause and where it was going.
     pub fn dead_letter(&mut self, letter: &DeadLetter, topic: &str) -> Option<Body> {
         let view = letter.body.view().ok()?;
-        let mut headers =
-            vec![("forebay-cause", letter.cause.as_bytes()), ("forebay-topic", view.topic.as_bytes())];
+        let mut headers = vec![("forebay-cause", letter.cause.as_bytes()), ("forebay-topic", view.topic.as_bytes())];
         headers.extend(view.headers.iter().copied());
         // The copy is the same record: it keeps the id.
         let own = OldId { run: letter.run, lane: letter.lane, sequence: letter.sequence, requeues: 0 };

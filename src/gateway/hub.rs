@@ -197,7 +197,11 @@ impl Hub {
 
     fn renew(&mut self, cluster: usize, cause: &str) {
         let name = self.producers.clusters[cluster].name().to_owned();
-        tracing::warn!(cluster = name, cause, "the producer is dropped and a new one made; what is unsettled goes again");
+        tracing::warn!(
+            cluster = name,
+            cause,
+            "the producer is dropped and a new one made; what is unsettled goes again"
+        );
         self.make_producer(cluster);
         for i in self.lanes_of(cluster) {
             self.lanes[i].producer_lost(self.state.now_us);

@@ -24,15 +24,27 @@ pub struct RawReport {
 
 /// What a person, a source or the system wants of the hub.
 pub enum Ask {
-    Source { name: String, event: SourceEvent },
+    Source {
+        name: String,
+        event: SourceEvent,
+    },
     /// Dead letters (ids in the table) that go to the tail of their lane again.
-    Requeue { lane: u32, letters: Vec<(i64, Body)>, done: tokio::sync::oneshot::Sender<usize> },
+    Requeue {
+        lane: u32,
+        letters: Vec<(i64, Body)>,
+        done: tokio::sync::oneshot::Sender<usize>,
+    },
     /// Everything undelivered of a lane goes, with a ledger entry.
-    Purge { lane: usize, done: tokio::sync::oneshot::Sender<()> },
+    Purge {
+        lane: usize,
+        done: tokio::sync::oneshot::Sender<()>,
+    },
     /// A watchdog tick through this queue.
     Tick(std::sync::mpsc::SyncSender<()>),
     /// Orderly stop: drain until this many µs of this process, then leave.
-    Stop { deadline_us: u64 },
+    Stop {
+        deadline_us: u64,
+    },
 }
 
 #[derive(Default)]

@@ -8,8 +8,8 @@ mod sources;
 mod tell;
 mod wear;
 
-use std::sync::{Arc, OnceLock};
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
@@ -192,13 +192,7 @@ fn settings(config: &Config) -> Settings {
     }
 }
 
-fn build_hub(
-    config: &Arc<Config>,
-    inbox: &Arc<Inbox>,
-    owner: Owner,
-    opened: &Opened,
-    shown: &Arc<Shown>,
-) -> Hub {
+fn build_hub(config: &Arc<Config>, inbox: &Arc<Inbox>, owner: Owner, opened: &Opened, shown: &Arc<Shown>) -> Hub {
     let lanes = build_lanes(config, opened);
     let mut order: Vec<usize> = (0..lanes.len()).collect();
     order.sort_by_key(|i| std::cmp::Reverse(lanes[*i].config.priority));
@@ -206,9 +200,11 @@ fn build_hub(
     let offsets = opened.runs.iter().filter_map(|r| r.clock_offset.map(|offset| (r.run, offset)));
     offsets.for_each(|(run, offset)| times.learn(run, offset));
     let bytes_max = config.memory.producer / config.kafka.len().max(1) as u64;
-    let clusters = config.kafka.iter().enumerate().map(|(i, k)| {
-        Cluster::new(i, k.clone(), config.gateway.name.clone(), bytes_max, Arc::clone(inbox) as _)
-    });
+    let clusters = config
+        .kafka
+        .iter()
+        .enumerate()
+        .map(|(i, k)| Cluster::new(i, k.clone(), config.gateway.name.clone(), bytes_max, Arc::clone(inbox) as _));
     let producers = Producers {
         clusters: clusters.collect(),
         lanes: lanes.iter().map(|l| (l.config.kafka, l.number)).collect(),

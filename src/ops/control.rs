@@ -32,15 +32,33 @@ pub const PAGE: u32 = 200;
 pub enum Question {
     Status,
     Losses,
-    DeadPage { after: i64 },
-    DeadShow { id: i64 },
-    DeadRequeue { ids: Vec<i64> },
-    DeadDrop { ids: Vec<i64> },
-    ExportPage { lane: u32, after: i64 },
+    DeadPage {
+        after: i64,
+    },
+    DeadShow {
+        id: i64,
+    },
+    DeadRequeue {
+        ids: Vec<i64>,
+    },
+    DeadDrop {
+        ids: Vec<i64>,
+    },
+    ExportPage {
+        lane: u32,
+        after: i64,
+    },
     /// Delivered records that are kept, whole (base64), for `spool replay`.
-    HistoryPage { lane: u32, after: i64, from: i64, to: i64 },
+    HistoryPage {
+        lane: u32,
+        after: i64,
+        from: i64,
+        to: i64,
+    },
     Lanes,
-    Purge { lane: String },
+    Purge {
+        lane: String,
+    },
 }
 
 pub fn path(runtime_dir: &Path) -> PathBuf {
@@ -215,12 +233,8 @@ fn dead_json(row: &DeadRow, whole: bool) -> Value {
         out["topic"] = view.topic.into();
         out["key"] = view.key.map(String::from_utf8_lossy).into();
         if whole {
-            out["headers"] = view
-                .headers
-                .iter()
-                .map(|(k, v)| json!([k, String::from_utf8_lossy(v)]))
-                .collect::<Vec<_>>()
-                .into();
+            out["headers"] =
+                view.headers.iter().map(|(k, v)| json!([k, String::from_utf8_lossy(v)])).collect::<Vec<_>>().into();
             out["payload"] = payload_json(view.payload);
         }
     }

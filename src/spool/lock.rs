@@ -28,8 +28,7 @@ pub enum LockError {
 pub fn take(spool: &Path) -> Result<Lock, LockError> {
     let path = with_suffix(spool, "lock");
     let io = |source| LockError::Io { path: path.clone(), source };
-    let mut file =
-        OpenOptions::new().create(true).truncate(false).write(true).mode(0o640).open(&path).map_err(io)?;
+    let mut file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o640).open(&path).map_err(io)?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => {}
         Err(rustix::io::Errno::WOULDBLOCK) => return Err(LockError::Held(path)),

@@ -7,6 +7,7 @@
 pub mod chunk;
 pub mod disk;
 pub mod lane;
+mod ledger;
 pub mod lock;
 pub mod owner;
 pub mod queries;
@@ -79,14 +80,8 @@ pub enum Reason {
 }
 
 impl Reason {
-    pub const ALL: [Reason; 6] = [
-        Reason::DropOldest,
-        Reason::DropNewest,
-        Reason::Age,
-        Reason::Corrupt,
-        Reason::DeadLettersFull,
-        Reason::Purged,
-    ];
+    pub const ALL: [Reason; 6] =
+        [Reason::DropOldest, Reason::DropNewest, Reason::Age, Reason::Corrupt, Reason::DeadLettersFull, Reason::Purged];
 
     pub fn as_str(self) -> &'static str {
         match self {
@@ -175,7 +170,11 @@ impl Commit {
 
     /// Whether it settles or evicts anything: work that frees space and can wait a second.
     pub fn tidies(&self) -> bool {
-        !(self.bitmaps.is_empty() && self.settled.is_empty() && self.evictions.is_empty() && self.told.is_empty() && self.revived.is_empty())
+        !(self.bitmaps.is_empty()
+            && self.settled.is_empty()
+            && self.evictions.is_empty()
+            && self.told.is_empty()
+            && self.revived.is_empty())
     }
 }
 
@@ -215,11 +214,25 @@ pub enum StoreError {
 pub enum Reply {
     Committed(Committed),
     CommitFailed(StoreError),
-    Chunks { lane: u32, chunks: Vec<StoredChunk>, more: bool },
-    ReadFailed { lane: u32, error: StoreError },
+    Chunks {
+        lane: u32,
+        chunks: Vec<StoredChunk>,
+        more: bool,
+    },
+    ReadFailed {
+        lane: u32,
+        error: StoreError,
+    },
     /// A slice of the count after a start: what lies in the file, to be added up.
-    Counted { lane: u32, found: Freed },
+    Counted {
+        lane: u32,
+        found: Freed,
+    },
     CountDone,
     /// Size of the file in bytes and of the space free on its disk, after each commit.
-    Disk { used: u64, free: u64, ballast: bool },
+    Disk {
+        used: u64,
+        free: u64,
+        ballast: bool,
+    },
 }

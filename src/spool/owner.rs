@@ -23,7 +23,11 @@ pub type Job = Box<dyn FnOnce(&mut Store) + Send>;
 
 pub enum Request {
     Commit(Box<Commit>),
-    Read { lane: u32, after: RowId, bytes: u64 },
+    Read {
+        lane: u32,
+        after: RowId,
+        bytes: u64,
+    },
     Run(Job),
     /// A watchdog tick: proves that this thread still takes requests.
     Tick(SyncSender<()>),
@@ -150,7 +154,13 @@ fn open_or_set_aside(settings: &Settings) -> Result<(Store, Option<SetAside>), S
             tracing::error!(file = %aside.display(), cause, "the spool is damaged; it is set aside and salvaged");
             let mut store = open().map_err(|e| e.to_string())?;
             let saved = super::salvage::salvage(&aside, &mut store);
-            let set_aside = SetAside { path: aside, cause, chunks: saved.chunks, records: saved.records, missing_at_most: saved.missing_at_most };
+            let set_aside = SetAside {
+                path: aside,
+                cause,
+                chunks: saved.chunks,
+                records: saved.records,
+                missing_at_most: saved.missing_at_most,
+            };
             Ok((store, Some(set_aside)))
         }
         Err(e) => Err(e.to_string()),

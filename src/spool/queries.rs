@@ -30,7 +30,10 @@ pub struct Exported {
 pub enum Which {
     Undelivered,
     /// Delivered and kept, with a record timestamp between these (ms since 1970, both included).
-    History { from: i64, to: i64 },
+    History {
+        from: i64,
+        to: i64,
+    },
 }
 
 /// What lies in one lane, as far as rows tell.
@@ -62,11 +65,7 @@ impl Store {
     /// [`StoreError`]
     pub fn dead_letter(&self, id: i64) -> Result<Option<DeadRow>, StoreError> {
         self.connection()
-            .query_row(
-                "SELECT id,lane,run,sequence,at,cause,attempts,body FROM dead WHERE id=?1",
-                [id],
-                dead_row,
-            )
+            .query_row("SELECT id,lane,run,sequence,at,cause,attempts,body FROM dead WHERE id=?1", [id], dead_row)
             .optional()
             .map_err(|e| classify(&e))
     }
@@ -155,9 +154,7 @@ impl Store {
                 let settled = settled.unwrap_or_default();
                 let wanted = |i: usize, body: &Body| match which {
                     Which::Undelivered => !bit(&settled, i),
-                    Which::History { from, to } => {
-                        body.view().is_ok_and(|v| (from..=to).contains(&v.timestamp_ms))
-                    }
+                    Which::History { from, to } => body.view().is_ok_and(|v| (from..=to).contains(&v.timestamp_ms)),
                 };
                 let chosen = records.into_iter().enumerate().filter(|(i, (_, body))| wanted(*i, body));
                 found.extend(chosen.map(|(_, (sequence, body))| Exported {

@@ -113,7 +113,9 @@ fn verify(conn: &Connection) -> Result<(), StoreError> {
     for (pragma, wanted) in [("journal_mode", "wal"), ("synchronous", "2")] {
         let got = text(pragma)?;
         if got != wanted {
-            return Err(StoreError::Open(format!("{pragma} is {got} where it must be {wanted}; is this a local disk?")));
+            return Err(StoreError::Open(format!(
+                "{pragma} is {got} where it must be {wanted}; is this a local disk?"
+            )));
         }
     }
     Ok(())

@@ -107,6 +107,7 @@ impl Gateway {
         samples.map(|(_, value)| value).sum()
     }
 
+    #[allow(dead_code, reason = "the benchmark measures the process; the tests do not")]
     pub fn pid(&self) -> u32 {
         self.job().pid()
     }

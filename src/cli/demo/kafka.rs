@@ -193,7 +193,7 @@ mod tests {
         let producer: ThreadedProducer<DefaultProducerContext> =
             config.set("bootstrap.servers", cluster.bootstrap_servers()).create().unwrap();
         for (id, payload) in records {
-            let headers = OwnedHeaders::new().insert(Header { key: ID_HEADER, value: Some(id) });
+            let headers = OwnedHeaders::new().insert(Header { key: ID_HEADER, value: Some(*id) });
             producer.send(BaseRecord::<(), _>::to("t").payload(*payload).headers(headers)).unwrap();
         }
         producer.flush(ANSWER_PATIENCE).unwrap();

@@ -17,8 +17,8 @@ mod play;
 mod stage;
 mod story;
 
-use super::kafka::ClusterError;
 use super::exit;
+use super::kafka::ClusterError;
 use crate::config::Problems;
 use crate::gateway::GatewayError;
 use tracing_subscriber::filter::{LevelFilter, Targets};

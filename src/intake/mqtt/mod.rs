@@ -23,15 +23,7 @@ mod topics;
 mod window;
 
 #[cfg(test)]
-mod cost_tests;
-#[cfg(test)]
-mod scripted_tests;
-#[cfg(test)]
-mod support;
-#[cfg(test)]
 mod tests;
-#[cfg(test)]
-mod tls_tests;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

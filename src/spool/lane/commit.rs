@@ -138,7 +138,8 @@ impl Lane {
         if over_bytes == 0 && over_records == 0 {
             return true;
         }
-        let evictable = self.stats.backlog.history_bytes > 0 || (self.when_full() == WhenFull::DropOldest && self.unread);
+        let evictable =
+            self.stats.backlog.history_bytes > 0 || (self.when_full() == WhenFull::DropOldest && self.unread);
         if !evictable || self.reading {
             return false;
         }

@@ -240,14 +240,7 @@ impl Lane {
             return;
         }
         self.stats.open_bytes += (body.len() + RECORD_OVERHEAD) as u64;
-        self.open.push_back(Open {
-            sequence,
-            body,
-            stage: Stage::Waiting,
-            ack: None,
-            accepted_us: now_us,
-            sent_us: 0,
-        });
+        self.open.push_back(Open { sequence, body, stage: Stage::Waiting, ack: None, accepted_us: now_us, sent_us: 0 });
     }
 
     /// Step 7: hands over what may go, until nothing is left or the sink is full. Returns whether the sink was full.
