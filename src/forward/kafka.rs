@@ -208,7 +208,10 @@ pub struct Cluster {
     free: Vec<usize>,
     in_flight_bytes: u64,
     topics: HashMap<Arc<str>, TopicState>,
+    /// Until then a new producer sends each record alone.
     careful_until_us: Option<u64>,
+    /// Whether the present one does.
+    careful: bool,
     renew_wanted: Option<String>,
     /// Records whose timestamp the broker refused.
     restamp: HashSet<(usize, Key)>,
@@ -230,6 +233,7 @@ impl Cluster {
             in_flight_bytes: 0,
             topics: HashMap::new(),
             careful_until_us: None,
+            careful: false,
             renew_wanted: None,
             restamp: HashSet::new(),
             scratch: String::new(),
@@ -267,7 +271,8 @@ impl Cluster {
             token_file,
             reports: Arc::clone(&self.reports),
         };
-        let config = producer_config(&self.config, self.bytes_max, self.careful_until_us.is_some());
+        self.careful = self.careful_until_us.is_some();
+        let config = producer_config(&self.config, self.bytes_max, self.careful);
         self.producer = Some(config.create_with_context(context).map_err(|e| e.to_string())?);
         Ok(())
     }
@@ -294,6 +299,10 @@ impl Cluster {
 
     /// Step 7.
     pub fn send(&mut self, out: Outgoing<'_>, times: &Times, now_us: u64) -> Sent {
+        // What a producer about to be dropped got now would only be sent twice.
+        if self.renew_wanted.is_some() {
+            return Sent::Full;
+        }
         if self.slots.len() - self.free.len() >= IN_FLIGHT_MAX || self.in_flight_bytes >= self.bytes_max {
             return Sent::Full;
         }
@@ -355,7 +364,7 @@ impl Cluster {
         self.scratch.clear();
         write_id(&mut self.scratch, &self.gateway, (out.run, out.number, out.key.sequence), record);
         headers = headers.insert(Header { key: "forebay-id", value: Some(self.scratch.as_bytes()) });
-        if let Some(old) = record.old_id {
+        if let Some(old) = record.old_id.filter(|old| old.requeues > 0) {
             self.scratch.clear();
             let _ = write!(self.scratch, "{}", old.requeues);
             headers = headers.insert(Header { key: "forebay-requeue", value: Some(self.scratch.as_bytes()) });
@@ -430,7 +439,7 @@ impl Cluster {
     fn failed(&mut self, slot: &Slot, code: Code, now_us: u64) -> Outcome {
         let class = classify(code);
         let cause = format!("{} ({code:?}) by topic {}", code, slot.topic);
-        let alone = self.careful_until_us.is_some();
+        let alone = self.careful;
         match class {
             Class::BatchTooLarge if !alone => {
                 self.careful_until_us = Some(now_us + CAREFUL_US);
@@ -459,8 +468,7 @@ impl Cluster {
 /// The record's id (design section 5): `gateway:run:lane:sequence`, the run in hex.
 fn write_id(to: &mut String, gateway: &str, place: (u64, u32, u64), record: &RecordView<'_>) {
     use std::fmt::Write;
-    let (run, lane, sequence) = place;
-    let (run, sequence) = record.old_id.map_or((run, sequence), |old| (old.run, old.sequence));
+    let (run, lane, sequence) = record.old_id.map_or(place, |old| (old.run, old.lane, old.sequence));
     // Writing to a String cannot fail.
     let _ = write!(to, "{gateway}:{run:016x}:{lane}:{sequence}");
 }

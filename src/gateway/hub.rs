@@ -19,17 +19,9 @@ use crate::record::Body;
 use crate::spool::lane::{Lane, Mode, Sent, Sink};
 use crate::spool::owner::{Owner, Request};
 use crate::spool::window::Key;
-use crate::spool::{Commit, Committed, Loss, Reply, StoreError};
+use crate::spool::{Loss, Reply};
 
-/// A commit starts when this much waits (design section 6).
-const COMMIT_RECORDS: usize = 1000;
-const COMMIT_BYTES: usize = 256 << 10;
-/// Settled chunks are deleted along with the next insert, or after this long without one.
-const TIDY_US: u64 = 1_000_000;
 pub(super) const SHOW_US: u64 = 250_000;
-const EXPIRY_US: u64 = 10_000_000;
-/// After a failed commit.
-const RETRY_US: u64 = 1_000_000;
 /// Pause before a producer that could not be made is tried again.
 const PRODUCER_RETRY_US: u64 = 5_000_000;
 
@@ -235,104 +227,6 @@ impl Hub {
         }
     }
 
-    fn commit_if_due(&mut self) {
-        if self.state.committing.is_some() || self.state.now_us < self.state.retry_at_us {
-            return;
-        }
-        let insert = self.insert_due();
-        let tidy = self.state.now_us >= self.state.tidy_at_us && self.wants_tidying();
-        if insert || tidy {
-            self.commit(insert || !self.state.disk_full);
-        }
-    }
-
-    /// The commit rule: 1,000 readings or 256 KiB wait, or one has waited `ack_delay`.
-    fn insert_due(&self) -> bool {
-        !self.state.disk_full && self.insert_due_at().is_some_and(|at| at <= self.state.now_us)
-    }
-
-    fn insert_due_at(&self) -> Option<u64> {
-        let delay = self.config.spool.ack_delay.as_micros() as u64;
-        let lanes = self.lanes.iter().map(Lane::waiting);
-        lanes
-            .filter_map(|w| {
-                let now = w.records >= COMMIT_RECORDS || w.bytes >= COMMIT_BYTES;
-                w.since_us.map(|since| if now { 0 } else { since + delay })
-            })
-            .min()
-    }
-
-    fn wants_tidying(&self) -> bool {
-        // A full lane tries again: what was settled or evicted since may have made room.
-        let lanes = self.lanes.iter().any(|l| l.has_tidying() || l.stats.full);
-        lanes || self.expiry_due() || self.lanes.iter().any(Lane::is_purging) || !self.state.untold.is_empty() || self.state.disk_full
-    }
-
-    fn expiry_due(&self) -> bool {
-        self.state.now_us >= self.state.expiry_at_us
-    }
-
-    fn commit(&mut self, insert: bool) {
-        let mut commit = Commit { at: clock::wall_ms(), ..Commit::default() };
-        self.state.tidy_at_us = self.state.now_us + TIDY_US;
-        if self.expiry_due() || self.lanes.iter().any(Lane::is_purging) {
-            self.state.expiry_at_us = self.state.now_us + EXPIRY_US;
-            self.lanes.iter().for_each(|l| l.plan_expiry(&mut commit, clock::wall_ms()));
-        }
-        let mut chunk_lanes = Vec::new();
-        // The events lane comes last: it tells of what the others put into this very commit.
-        let others: Vec<usize> = self.order.iter().copied().filter(|i| *i != self.events_lane).collect();
-        for i in others {
-            self.plan_lane(i, &mut commit, insert, &mut chunk_lanes);
-        }
-        if insert {
-            self.tell_losses(&mut commit);
-            self.copy_dead_letters(&commit);
-        }
-        self.plan_lane(self.events_lane, &mut commit, insert, &mut chunk_lanes);
-        self.revive(&mut commit);
-        if commit.is_empty() {
-            self.lanes.iter_mut().for_each(|l| l.committed(None, self.state.now_us));
-            return;
-        }
-        self.count_payload(&commit);
-        if self.owner.ask(Request::Commit(Box::new(commit))).is_err() {
-            // The queue is full of commands: the same again in a moment.
-            self.undo_commit();
-            return;
-        }
-        self.state.committing = Some(chunk_lanes);
-    }
-
-    fn plan_lane(&mut self, i: usize, commit: &mut Commit, insert: bool, chunk_lanes: &mut Vec<usize>) {
-        let before = commit.chunks.len();
-        let room = self.room(i);
-        self.lanes[i].plan(commit, room, insert);
-        if commit.chunks.len() > before {
-            chunk_lanes.push(i);
-        }
-    }
-
-    /// Requeued dead letters leave their table in the commit that holds them again, never before.
-    fn revive(&mut self, commit: &mut Commit) {
-        if !self.state.revived.is_empty() && self.lanes.iter().all(Lane::all_staged) {
-            self.state.reviving = std::mem::take(&mut self.state.revived);
-            commit.revived.extend_from_slice(&self.state.reviving);
-        }
-    }
-
-    /// Stored bytes the spool can still take for this lane: 5 % are kept for the highest.
-    fn room(&self, lane: usize) -> u64 {
-        let max = self.config.spool.max_bytes;
-        let share = if Some(&lane) == self.order.first() || lane == self.events_lane { max } else { max - max / 20 };
-        share.saturating_sub(self.state.spool.used_bytes)
-    }
-
-    fn count_payload(&mut self, commit: &Commit) {
-        let bytes: usize = commit.chunks.iter().flat_map(|c| &c.records).map(|(_, b)| b.len()).sum();
-        self.state.spool.payload_bytes += bytes as u64;
-    }
-
     fn replied(&mut self, reply: Reply) {
         match reply {
             Reply::Committed(done) => self.committed(&done),
@@ -361,65 +255,8 @@ impl Hub {
         }
     }
 
-    fn lane_by_number(&mut self, number: u32) -> Option<&mut Lane> {
+    pub(super) fn lane_by_number(&mut self, number: u32) -> Option<&mut Lane> {
         self.lanes.iter_mut().find(|l| l.number == number)
-    }
-
-    fn committed(&mut self, done: &Committed) {
-        let chunk_lanes = self.state.committing.take().unwrap_or_default();
-        let mut stored: BTreeMap<usize, u64> = BTreeMap::new();
-        for (lane, bytes) in chunk_lanes.iter().zip(&done.chunk_bytes) {
-            stored.insert(*lane, *bytes);
-            self.state.spool.chunk_bytes += bytes;
-        }
-        faults::point("5-before-puback");
-        for i in 0..self.lanes.len() {
-            self.lanes[i].committed(stored.get(&i).copied(), self.state.now_us);
-        }
-        for (number, freed) in &done.evicted {
-            if let Some(lane) = self.lane_by_number(*number) {
-                lane.evicted(*freed);
-            }
-        }
-        self.state.spool.commits += 1;
-        self.state.telling.clear();
-        self.state.reviving.clear();
-        self.state.copied.clear();
-        self.note_losses(&done.losses);
-        if self.state.disk_full && !done.chunk_bytes.is_empty() {
-            self.disk_is_full(false, "");
-        }
-    }
-
-    fn note_losses(&mut self, losses: &[Loss]) {
-        for loss in losses {
-            *self.state.lost.entry(loss.reason.clone()).or_default() += loss.n;
-            tracing::error!(
-                lane = loss.lane,
-                n = loss.n,
-                first = loss.first,
-                last = loss.last,
-                reason = loss.reason,
-                "records left the spool undelivered; they are in the loss ledger"
-            );
-        }
-        self.state.untold.extend_from_slice(losses);
-    }
-
-    fn commit_failed(&mut self, error: &StoreError) {
-        self.undo_commit();
-        self.state.spool.commit_failures += 1;
-        self.state.retry_at_us = self.state.now_us + RETRY_US;
-        self.disk_is_full(true, &error.to_string());
-    }
-
-    /// Nothing of the last commit happened. Events of ledger entries still wait in the events lane: their entries are
-    /// marked by the commit that takes them.
-    fn undo_commit(&mut self) {
-        self.state.committing = None;
-        self.lanes.iter_mut().for_each(Lane::commit_failed);
-        let reviving = std::mem::take(&mut self.state.reviving);
-        self.state.revived.extend(reviving);
     }
 
     fn read_ahead(&mut self) {

@@ -1,5 +1,6 @@
 //! The gateway: the only place that knows every stage. Configure, build, announce, wait for a signal, drain.
 
+mod commit;
 pub mod events;
 mod hub;
 pub mod inbox;
@@ -7,7 +8,7 @@ mod sources;
 mod tell;
 mod wear;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -28,6 +29,7 @@ use crate::spool::row_base;
 use events::EventWriter;
 use hub::{Hub, Producers, State};
 use inbox::{Ask, Inbox};
+pub use sources::Counters;
 use sources::Sources;
 
 /// Source events on their way to the hub; a source that finds this full counts the event as dropped.
@@ -50,6 +52,7 @@ pub struct Gateway {
     inbox: Arc<Inbox>,
     shown: Arc<Shown>,
     router: Router,
+    counters: Arc<OnceLock<Counters>>,
     hub: std::thread::JoinHandle<()>,
     spool: std::sync::mpsc::SyncSender<crate::spool::owner::Request>,
 }
@@ -82,7 +85,7 @@ impl Gateway {
             "forebay {} has started",
             env!("CARGO_PKG_VERSION")
         );
-        Ok(Gateway { config, inbox, shown, router, hub, spool })
+        Ok(Gateway { config, inbox, shown, router, counters: Arc::default(), hub, spool })
     }
 
     /// Takes readings in until `stop` turns true or the hub dies, then drains.
@@ -94,6 +97,7 @@ impl Gateway {
         let (sources_stop, sources_stopped) = watch::channel(false);
         let (sources, counters) =
             Sources::start(&self.config, &self.router, Arc::clone(&self.inbox) as _, &events, &sources_stopped);
+        let _ = self.counters.set(counters.clone());
         let extra = {
             let router = self.router.clone();
             Box::new(move || extra_metrics(&counters, &router))
@@ -160,6 +164,11 @@ impl Gateway {
 
     pub fn shown(&self) -> Arc<Shown> {
         Arc::clone(&self.shown)
+    }
+
+    /// What each source counts, from the moment [`Gateway::run`] has started them.
+    pub fn source_counters(&self) -> Arc<OnceLock<Counters>> {
+        Arc::clone(&self.counters)
     }
 
     pub fn requests(&self) -> std::sync::mpsc::SyncSender<crate::spool::owner::Request> {

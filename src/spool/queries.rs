@@ -198,7 +198,7 @@ pub fn requeued(letter: &DeadLetter) -> Option<Body> {
     let view = letter.body.view().ok()?;
     let old_id = Some(match view.old_id {
         Some(old) => OldId { requeues: old.requeues + 1, ..old },
-        None => OldId { run: letter.run, sequence: letter.sequence, requeues: 1 },
+        None => OldId { run: letter.run, lane: letter.lane, sequence: letter.sequence, requeues: 1 },
     });
     Some(RecordView { old_id, ..view }.encode(&mut Vec::new()))
 }

@@ -107,6 +107,10 @@ impl Gateway {
         samples.map(|(_, value)| value).sum()
     }
 
+    pub fn pid(&self) -> u32 {
+        self.job().pid()
+    }
+
     pub fn config(&self) -> PathBuf {
         self.dir.path().join("gateway.toml")
     }

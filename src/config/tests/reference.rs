@@ -45,7 +45,6 @@ fn every_commented_default_is_the_default() {
         ("ack_delay", "5ms"),
         ("reserve_bytes", "64MiB"),
         ("ballast_bytes", "4MiB"),
-        ("settle", "0s"),
         ("stop_timeout", "5s"),
         ("linger", "5ms"),
         ("compression", "zstd"),

@@ -104,6 +104,8 @@ pub struct SourceCounters {
     pub unacked_bytes: AtomicU64,
     /// Gauge: 1 between CONNACK and the end of the connection.
     pub connected: AtomicU64,
+    /// Gauge: 1 between the answer to the last SUBSCRIBE and the end of the connection: what is published now comes here.
+    pub subscribed: AtomicU64,
 }
 
 impl SourceCounters {
