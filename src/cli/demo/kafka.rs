@@ -130,6 +130,8 @@ fn consumer_at_the_end(servers: &str, topic: &str, group: &str) -> Result<BaseCo
         .set("group.id", group)
         .set("enable.auto.commit", "false")
         .set("allow.auto.create.topics", "false")
+        // The embedded broker answers a fetch that found nothing only after this time, whatever comes meanwhile.
+        .set("fetch.wait.max.ms", "50")
         // The outage of the demo is short; so is the patience of who watches it.
         .set("reconnect.backoff.max.ms", "500")
         .create()?;
