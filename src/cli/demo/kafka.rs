@@ -12,6 +12,7 @@ use std::time::Duration;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
+use rdkafka::metadata::MetadataTopic;
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
 use rdkafka::{Offset, TopicPartitionList};
@@ -137,7 +138,7 @@ fn consumer_at_the_end(servers: &str, topic: &str, group: &str) -> Result<BaseCo
         .create()?;
     let metadata = consumer.fetch_metadata(Some(topic), ANSWER_PATIENCE)?;
     let mut places = TopicPartitionList::new();
-    for partition in metadata.topics().iter().flat_map(|topic| topic.partitions()) {
+    for partition in metadata.topics().iter().flat_map(MetadataTopic::partitions) {
         let (_, end) = consumer.fetch_watermarks(topic, partition.id(), ANSWER_PATIENCE)?;
         places.add_partition_offset(topic, partition.id(), Offset::Offset(end))?;
     }
@@ -195,7 +196,7 @@ mod tests {
         let producer: ThreadedProducer<DefaultProducerContext> =
             config.set("bootstrap.servers", cluster.bootstrap_servers()).create().unwrap();
         for (id, payload) in records {
-            let headers = OwnedHeaders::new().insert(Header { key: ID_HEADER, value: Some(id) });
+            let headers = OwnedHeaders::new().insert(Header { key: ID_HEADER, value: Some(*id) });
             producer.send(BaseRecord::<(), _>::to("t").payload(*payload).headers(headers)).unwrap();
         }
         producer.flush(ANSWER_PATIENCE).unwrap();
