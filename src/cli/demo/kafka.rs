@@ -12,6 +12,7 @@ use std::time::Duration;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
+use rdkafka::metadata::MetadataTopic;
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
 use rdkafka::{Offset, TopicPartitionList};
@@ -130,12 +131,14 @@ fn consumer_at_the_end(servers: &str, topic: &str, group: &str) -> Result<BaseCo
         .set("group.id", group)
         .set("enable.auto.commit", "false")
         .set("allow.auto.create.topics", "false")
+        // The embedded broker answers a fetch that found nothing only after this time, whatever comes meanwhile.
+        .set("fetch.wait.max.ms", "50")
         // The outage of the demo is short; so is the patience of who watches it.
         .set("reconnect.backoff.max.ms", "500")
         .create()?;
     let metadata = consumer.fetch_metadata(Some(topic), ANSWER_PATIENCE)?;
     let mut places = TopicPartitionList::new();
-    for partition in metadata.topics().iter().flat_map(|topic| topic.partitions()) {
+    for partition in metadata.topics().iter().flat_map(MetadataTopic::partitions) {
         let (_, end) = consumer.fetch_watermarks(topic, partition.id(), ANSWER_PATIENCE)?;
         places.add_partition_offset(topic, partition.id(), Offset::Offset(end))?;
     }

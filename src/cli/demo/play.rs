@@ -273,6 +273,7 @@ fn listen_for_signals() -> Result<watch::Receiver<bool>, DemoError> {
         for signals in 0.. {
             tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
             if signals > 0 {
+                eprintln!("stopped before the count; the gateway's directory stays");
                 std::process::exit(exit::TEMPFAIL.into());
             }
             let _ = tell.send(true);
