@@ -40,7 +40,7 @@ impl Hub {
         let lanes = self.lanes.iter().map(Lane::waiting);
         lanes
             .filter_map(|w| {
-                let now = w.records >= COMMIT_RECORDS || w.bytes >= COMMIT_BYTES;
+                let now = w.records >= COMMIT_RECORDS || w.bytes >= COMMIT_BYTES || self.state.urgent;
                 w.since_us.map(|since| if now { 0 } else { since + delay })
             })
             .min()
@@ -63,6 +63,7 @@ impl Hub {
     fn commit(&mut self, insert: bool) {
         let mut commit = Commit { at: clock::wall_ms(), ..Commit::default() };
         self.state.tidy_at_us = self.state.now_us + TIDY_US;
+        self.state.urgent = false;
         if self.expiry_due() || self.lanes.iter().any(Lane::is_purging) {
             self.state.expiry_at_us = self.state.now_us + EXPIRY_US;
             self.lanes.iter().for_each(|l| l.plan_expiry(&mut commit, clock::wall_ms()));

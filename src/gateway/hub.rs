@@ -92,6 +92,8 @@ pub(super) struct State {
     pub modes: Vec<Mode>,
     pub wear: super::wear::Wear,
     pub sink_full: bool,
+    /// A sender has used up its window and waits for a commit.
+    pub urgent: bool,
 }
 
 impl Hub {
@@ -129,6 +131,7 @@ impl Hub {
             faults::point("2-delivered");
             self.lanes[d.lane].accept(d.body, d.fate, d.ack, self.state.now_us, wall_ms);
         }
+        self.state.urgent |= std::mem::take(&mut mail.urgent);
         for ask in mail.asks.drain(..) {
             self.asked(ask);
         }
