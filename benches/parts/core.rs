@@ -95,7 +95,7 @@ pub fn spool() {
     let (before, began) = (used(pid), Instant::now());
     let (mut after, mut read) = (row_base(lane), 0);
     loop {
-        let (chunks, more) = store.read(lane, after, 2 << 20).unwrap();
+        let forebay::spool::store::Read { chunks, more, .. } = store.read(lane, after, 2 << 20).unwrap();
         read += chunks.iter().map(|c| c.records.len() as u64).sum::<u64>();
         let Some(last) = chunks.last() else { break };
         after = last.row;
