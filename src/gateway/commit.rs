@@ -156,11 +156,7 @@ impl Hub {
         for i in 0..self.lanes.len() {
             self.lanes[i].committed(stored.get(&i).copied(), self.state.now_us);
         }
-        for (number, freed) in &done.evicted {
-            if let Some(lane) = self.lane_by_number(*number) {
-                lane.evicted(*freed);
-            }
-        }
+        self.evicted(done);
         self.state.spool.commits += 1;
         let (told, reviving) = (std::mem::take(&mut self.state.told), std::mem::take(&mut self.state.reviving));
         self.state.telling.retain(|(_, id)| !told.contains(id));
@@ -169,6 +165,14 @@ impl Hub {
         self.note_losses(&done.losses);
         if self.state.disk_full && !done.chunk_bytes.is_empty() {
             self.disk_is_full(false, "");
+        }
+    }
+
+    pub(super) fn evicted(&mut self, done: &Committed) {
+        for (number, freed) in &done.evicted {
+            if let Some(lane) = self.lane_by_number(*number) {
+                lane.evicted(*freed);
+            }
         }
     }
 

@@ -242,6 +242,10 @@ impl Hub {
     fn replied(&mut self, reply: Reply) {
         match reply {
             Reply::Committed(done) => self.committed(&done),
+            Reply::Evicted(done) => {
+                self.evicted(&done);
+                self.note_losses(&done.losses);
+            }
             Reply::CommitFailed(error) => self.commit_failed(&error),
             Reply::Read { lane, read } => {
                 if let Some(lane) = self.lane_by_number(lane) {

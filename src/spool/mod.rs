@@ -218,6 +218,8 @@ pub enum StoreError {
 #[derive(Debug)]
 pub enum Reply {
     Committed(Committed),
+    /// Before the `CommitFailed` of a commit that nevertheless shows in the file: what it evicted, and its entries.
+    Evicted(Committed),
     CommitFailed(StoreError),
     Read {
         lane: u32,

@@ -252,6 +252,9 @@ impl Worker {
             Ok(committed) => (self.answer)(Reply::Committed(committed)),
             Err(e) => {
                 self.recover(&e);
+                if let Some(done) = self.store.happened() {
+                    (self.answer)(Reply::Evicted(done));
+                }
                 (self.answer)(Reply::CommitFailed(e));
             }
         }

@@ -29,6 +29,8 @@ pub struct Store {
     path: PathBuf,
     max_bytes: u64,
     dead_bytes_max: u64,
+    /// What a commit had done when its last step failed: whether it happened, the file shows when it is opened again.
+    unsure: Option<Committed>,
     pub spool_id: u64,
 }
 
@@ -54,7 +56,7 @@ impl Store {
         let spool_id = conn
             .query_row("SELECT v FROM state WHERE k='spool_id'", [], |r| r.get::<_, i64>(0))
             .map_err(|e| classify(&e))? as u64;
-        Ok(Store { conn, path: path.to_owned(), max_bytes, dead_bytes_max, spool_id })
+        Ok(Store { conn, path: path.to_owned(), max_bytes, dead_bytes_max, unsure: None, spool_id })
     }
 
     /// After a failed fsync nothing is known about the file: close, open, check.
@@ -64,6 +66,16 @@ impl Store {
     pub fn reopen(&mut self) -> Result<(), StoreError> {
         self.conn = schema::open(&self.path, self.max_bytes)?;
         Ok(())
+    }
+
+    /// After [`Store::reopen`]: evictions of a failed commit that the file shows nevertheless. Nobody may be acknowledged for
+    /// it, but what it evicted is gone, and its ledger entries are there.
+    pub fn happened(&mut self) -> Option<Committed> {
+        let done = self.unsure.take()?;
+        let entry = done.losses.first()?;
+        let there = "SELECT 1 FROM loss WHERE id=?1 AND at=?2 AND lane=?3";
+        let found = self.conn.query_row(there, params![entry.id, entry.at, entry.lane], |_| Ok(())).optional();
+        matches!(found, Ok(Some(()))).then_some(done)
     }
 
     /// Writes all of `commit` or nothing; durable when this returns.
@@ -98,9 +110,12 @@ impl Store {
             self.insert_loss(loss)?;
         }
         crate::faults::point("4-before-commit");
-        self.conn.execute_batch("COMMIT")?;
-        crate::faults::point("4-after-commit");
         done.losses = losses;
+        if let Err(e) = self.conn.execute_batch("COMMIT") {
+            self.unsure = Some(done);
+            return Err(e);
+        }
+        crate::faults::point("4-after-commit");
         Ok(done)
     }
 

@@ -127,13 +127,16 @@ impl Lane {
 
     /// The records of the next chunk, from the front of `open`.
     fn next_records(&self) -> Vec<Numbered> {
+        let bytes_max = CHUNK_BYTES_MAX.min(self.config.max_bytes as usize);
         let mut bytes = 0;
         let fits = |o: &&Open| {
             let first = bytes == 0;
             bytes += o.body.len();
-            first || bytes <= CHUNK_BYTES_MAX
+            first || bytes <= bytes_max
         };
-        self.open.iter().take(CHUNK_RECORDS_MAX).take_while(fits).map(|o| (o.sequence, o.body.clone())).collect()
+        // Never more than the lane may hold, else it would wait for ever.
+        let records_max = self.config.max_records.map_or(CHUNK_RECORDS_MAX, |max| CHUNK_RECORDS_MAX.min(max.max(1) as usize));
+        self.open.iter().take(records_max).take_while(fits).map(|o| (o.sequence, o.body.clone())).collect()
     }
 
     /// Whether the records may be stored; with `drop-oldest` it makes them fit, as far as anything lies behind the
@@ -141,7 +144,9 @@ impl Lane {
     fn fits(&self, commit: &mut Commit, bytes: u64, records: u64, room: u64) -> bool {
         let history = self.stats.backlog.history_bytes;
         let held = self.stats.backlog.bytes + history;
-        let over_bytes = (held + bytes).saturating_sub(self.config.max_bytes).max(bytes.saturating_sub(room));
+        // A record larger than the limit still goes into an empty lane.
+        let over_lane = if held == 0 { 0 } else { (held + bytes).saturating_sub(self.config.max_bytes) };
+        let over_bytes = over_lane.max(bytes.saturating_sub(room));
         let over_records =
             self.config.max_records.map_or(0, |max| (self.stats.backlog.records + records).saturating_sub(max));
         if over_bytes == 0 && over_records == 0 {
@@ -335,8 +340,10 @@ impl Lane {
             }
         }
         self.purging |= std::mem::take(&mut self.purge_staged);
-        self.pending.settled.append(&mut staged.settled);
-        self.pending.bitmaps.append(&mut staged.bitmaps);
+        // What was to be written first stays first: of two bitmaps of a row the later one holds.
+        staged.settled.append(&mut self.pending.settled);
+        staged.bitmaps.append(&mut self.pending.bitmaps);
+        (self.pending.settled, self.pending.bitmaps) = (staged.settled, staged.bitmaps);
         staged.dead.append(&mut self.dead);
         self.dead = staged.dead;
         staged.dropped.append(&mut self.dropped);

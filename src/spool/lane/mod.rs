@@ -629,7 +629,9 @@ impl Lane {
                 continue;
             }
             self.last_row = chunk.row;
-            if self.window.has_row(chunk.row) {
+            // All of it is settled, and its row goes with a commit that is still to come or on its way.
+            let goes = |staged: &Staged| staged.settled.iter().any(|(row, _)| *row == chunk.row);
+            if self.window.has_row(chunk.row) || goes(&self.pending) || goes(&self.staged) {
                 continue;
             }
             let held = self.hold(chunk);

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::Lane;
-use crate::config::Order;
+use crate::config::{Delivery, Order};
 use crate::record::Body;
 use crate::spool::row_base;
 use crate::spool::window::{Held, Key, Stage};
@@ -39,7 +39,9 @@ impl Parks {
 
     /// The producer is gone, and with it all that was to answer.
     pub fn nothing_flies(&mut self) {
+        let waited = !self.regrouping.is_empty();
         self.regrouping.clear();
+        self.rewinding |= waited && self.left_behind;
     }
 
     pub fn rewinding(&self) -> bool {
@@ -113,6 +115,9 @@ impl Parks {
 impl Lane {
     /// A topic without a leader: nothing of it is with the producer any more, which has just been dropped.
     pub fn park_stuck(&mut self, topic: &str, now_us: u64) {
+        if self.config.delivery == Delivery::AtMostOnce {
+            return;
+        }
         let of_topic = |b: &Body| b.topic().is_ok_and(|t| t == topic);
         let held = self.window.chunks().flat_map(|c| &c.records).map(|r| &r.body).find(|b| of_topic(b)).cloned();
         let body = held.or_else(|| self.open.iter().map(|o| &o.body).find(|b| of_topic(b)).cloned());

@@ -92,9 +92,16 @@ impl Broker {
         let partition = self.dice.pick(&busy)?.clone();
         let report = self.reports.get_mut(&partition)?.pop_front()?;
         if matches!(report.1, Outcome::Again | Outcome::TopicBlocked(_)) {
-            self.sick.remove(&partition);
+            self.recover(&partition);
         }
         Some(report)
+    }
+
+    /// The lane has heard of the failure: what it had sent before fails too, what it sends from now on may pass.
+    fn recover(&mut self, partition: &Partition) {
+        let (Some(outcome), Some(queue)) = (self.sick.remove(partition), self.queues.get_mut(partition)) else { return };
+        let failed = queue.drain(..).map(|(f, _)| (f.key, outcome.clone()));
+        self.reports.entry(partition.clone()).or_default().extend(failed);
     }
 
     /// The producer is dropped: what it stored stays stored, and nobody hears of it.

@@ -23,6 +23,8 @@ enum Asked {
 
 enum Answer {
     Committed(Committed),
+    /// Of a commit that failed and yet happened.
+    Evicted(Vec<(u32, Freed)>),
     Failed,
     Read(Vec<StoredChunk>, bool),
     ReadFailed,
@@ -115,6 +117,9 @@ impl World {
     pub fn check_acks(&mut self) {
         let mut fired = Vec::new();
         self.acks.take(&mut fired);
+        if fired.is_empty() {
+            return;
+        }
         let lost = self.ledger_ids();
         for ack in fired {
             let id = ack.number;
@@ -176,7 +181,8 @@ impl World {
             Asked::Commit(commit) => {
                 if fail == 2 {
                     self.repeats = true;
-                    self.commit(&commit);
+                    let done = self.commit(&commit);
+                    self.answers.push_back(Answer::Evicted(done.evicted));
                 }
                 Answer::Failed
             }
@@ -215,6 +221,7 @@ impl World {
                 self.lane.committed(done.chunk_bytes.first().copied(), self.now_us);
                 done.evicted.iter().for_each(|(_, freed)| self.lane.evicted(*freed));
             }
+            Answer::Evicted(evicted) => evicted.iter().for_each(|(_, freed)| self.lane.evicted(*freed)),
             Answer::Failed => {
                 self.committing = false;
                 self.lane.commit_failed();
@@ -283,14 +290,15 @@ impl World {
         match self.dice.below(16) {
             0..3 => drop(self.broker.blocked.insert(format!("t{}", self.dice.below(3)))),
             3..8 => self.broker.blocked.clear(),
-            8..10 => self.lose_producer(),
+            8 => self.lose_producer(),
+            9 => {
+                self.lose_producer();
+                self.lane.park_stuck("t1", self.now_us);
+            }
             10 => self.crash(),
             11 => self.disk_full = true,
             12..14 => self.disk_full = false,
-            14 => self.lane.purge(),
-            _ => {
-                self.lane.park_stuck("t1", self.now_us);
-            }
+            _ => self.lane.purge(),
         }
     }
 
@@ -319,12 +327,13 @@ impl World {
                 return;
             }
         }
-        panic!("after 10 minutes of health something is stuck: {:?}", self.lane.snapshot());
+        panic!("after 10 minutes of health something is stuck: {:?} unread {} reading {} parks {:?} pending {:?} window {:?}", self.lane.snapshot(), self.lane.unread, self.lane.reading, self.lane.parks, self.lane.pending, self.lane.window);
     }
 
-    fn is_quiet(&self) -> bool {
+    fn is_quiet(&mut self) -> bool {
         let direct = self.lane.mode() == Mode::Direct || self.config.when == config::When::Always;
-        self.lane.is_drained() && !self.lane.has_tidying() && !self.committing && !self.lane.is_purging() && direct
+        let parked = self.lane.snapshot().parked_topics.len();
+        self.lane.is_drained() && parked == 0 && !self.lane.has_tidying() && !self.committing && !self.lane.is_purging() && direct
     }
 
     /// What was accepted in the end: delivered, a dead letter, or in the ledger.
