@@ -27,6 +27,8 @@ use crate::spool::window::Key;
 
 /// A topic without a delivery for this long, while others have some, has lost its leader.
 const STUCK_US: u64 = 30_000_000;
+/// How long an ending producer may take to report what it held.
+const LAST_REPORTS_US: u64 = 500_000;
 /// How long a producer sends each record alone after a batch was too large.
 const CAREFUL_US: u64 = 20_000_000;
 
@@ -128,7 +130,8 @@ pub struct Cluster {
     careful_until_us: Option<u64>,
     /// Whether the present one does.
     careful: bool,
-    renew_wanted: Option<String>,
+    /// Nothing more goes to this producer: since when, and why. It is dropped when all it held has been reported.
+    ending: Option<(u64, String)>,
     /// Records whose timestamp the broker refused.
     restamp: HashSet<(usize, Key)>,
     scratch: String,
@@ -150,7 +153,7 @@ impl Cluster {
             topics: HashMap::new(),
             careful_until_us: None,
             careful: false,
-            renew_wanted: None,
+            ending: None,
             restamp: HashSet::new(),
             scratch: String::new(),
         }
@@ -175,7 +178,7 @@ impl Cluster {
         self.free.clear();
         self.in_flight_bytes = 0;
         self.topics.clear();
-        self.renew_wanted = None;
+        self.ending = None;
         let context = Context {
             cluster: self.index,
             generation: self.generation,
@@ -193,13 +196,20 @@ impl Cluster {
         self.producer.is_some()
     }
 
-    /// Whether a delivery asks for a new producer, and why.
+    /// librdkafka says that it can do no more. Its reports of what it held still come, and say whose fault it was.
+    pub fn note_fatal(&mut self, cause: String, now_us: u64) {
+        self.ending.get_or_insert((now_us, cause));
+    }
+
+    /// Whether a new producer is due, and why: the old one has reported all it held, or has had time to.
     pub fn take_renewal(&mut self, now_us: u64) -> Option<String> {
         if self.careful_until_us.is_some_and(|until| now_us >= until) {
             self.careful_until_us = None;
-            self.renew_wanted = Some("batches again after records were sent alone".into());
+            self.note_fatal("batches again after records were sent alone".into(), now_us);
         }
-        self.renew_wanted.take()
+        let (since, _) = self.ending.as_ref()?;
+        let done = self.in_flight() == 0 || now_us.saturating_sub(*since) >= LAST_REPORTS_US;
+        done.then(|| self.ending.take().map(|(_, cause)| cause)).flatten()
     }
 
     /// A topic that has not moved for long while another has: its partition has no leader.
@@ -212,7 +222,7 @@ impl Cluster {
     /// Step 7.
     pub fn send(&mut self, out: Outgoing<'_>, times: &Times, now_us: u64) -> Sent {
         // What a producer about to be dropped got now would only be sent twice.
-        if self.renew_wanted.is_some() {
+        if self.ending.is_some() {
             return Sent::Full;
         }
         if self.slots.len() - self.free.len() >= IN_FLIGHT_MAX || self.in_flight_bytes >= self.bytes_max {
@@ -239,13 +249,13 @@ impl Cluster {
             Some(Ok(())) => Sent::Queued,
             Some(Err((error, _))) => {
                 self.give_back(slot, None);
-                self.refused(&error)
+                self.refused(&error, now_us)
             }
             None => Sent::Full,
         }
     }
 
-    fn refused(&mut self, error: &KafkaError) -> Sent {
+    fn refused(&mut self, error: &KafkaError, now_us: u64) -> Sent {
         let code = error.rdkafka_error_code().unwrap_or(Code::Unknown);
         if code == Code::QueueFull {
             return Sent::Full;
@@ -256,7 +266,7 @@ impl Cluster {
                 Sent::Refused(class.outcome(error.to_string(), true))
             }
             Class::Fatal => {
-                self.renew_wanted = Some(error.to_string());
+                self.note_fatal(error.to_string(), now_us);
                 Sent::Full
             }
             Class::Transient | Class::Timestamp => Sent::Full,
@@ -355,11 +365,11 @@ impl Cluster {
         match class {
             Class::BatchTooLarge if !alone => {
                 self.careful_until_us = Some(now_us + CAREFUL_US);
-                self.renew_wanted = Some("a batch was too large for its topic: records are sent alone".into());
+                self.note_fatal("a batch was too large for its topic: records are sent alone".into(), now_us);
             }
             // A second refusal, now with the gateway's own time, is the record's fault.
             Class::Timestamp if !self.restamp.insert((slot.lane, slot.key)) => return Outcome::Faulty(cause),
-            Class::Fatal => self.renew_wanted = Some(cause.clone()),
+            Class::Fatal => self.note_fatal(cause.clone(), now_us),
             _ => {}
         }
         class.outcome(cause, alone)

@@ -186,7 +186,7 @@ impl Hub {
         match note {
             ProducerNote::Fatal { cluster, generation, cause } => {
                 if generation == self.producers.clusters[cluster].generation() {
-                    self.renew(cluster, &cause);
+                    self.producers.clusters[cluster].note_fatal(cause, self.state.now_us);
                 }
             }
             ProducerNote::Reachable { cluster, up, cause } => self.reachable(cluster, up, &cause),

@@ -68,6 +68,9 @@ pub fn producer_config(kafka: &Kafka, bytes_max: u64, careful: bool) -> ClientCo
     let mut c = base_config(kafka);
     c.set("enable.idempotence", "true")
         .set("acks", "all")
+        // A refused batch stops the producer instead of letting the next ones overtake it: what was behind it is
+        // refused by the broker too (a gap in the sequence), and everything goes again in order with a new producer.
+        .set("enable.gapless.guarantee", "true")
         // Infinite: the spool decides what leaves, never a clock in the client.
         .set("message.timeout.ms", "0")
         .set("partitioner", "murmur2_random")
