@@ -623,9 +623,10 @@ impl Lane {
     pub fn read_done(&mut self, chunks: Vec<StoredChunk>, more: bool) {
         self.reading = false;
         self.unread = more;
+        // A row that this lane has not written yet is what a failed commit left behind: its records are still open.
+        let unwritten = self.staged.row().unwrap_or(self.next_row);
         for chunk in chunks {
-            // A row that this lane has not written yet is what a failed commit left behind: its records are still open.
-            if chunk.row >= self.next_row {
+            if chunk.row >= unwritten {
                 continue;
             }
             self.last_row = chunk.row;

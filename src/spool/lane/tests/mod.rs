@@ -44,7 +44,7 @@ fn lane_config() -> config::Lane {
 /// Runs the seeds of one variant.
 fn simulate(name: &str, config: &config::Lane) {
     let only = number("FOREBAY_SEED");
-    let seeds = only.map_or(0..number("FOREBAY_SEEDS").unwrap_or(250), |s| s..s + 1);
+    let seeds = only.map_or(0..number("FOREBAY_SEEDS").unwrap_or(40), |s| s..s + 1);
     for seed in seeds {
         let run = || live(seed, config);
         if let Err(panic) = std::panic::catch_unwind(AssertUnwindSafe(run)) {
