@@ -28,7 +28,10 @@ fn gateway(port: u16, kafka: &KafkaServer, lane: &str) -> Gateway {
 /// 50 connections, QoS 1, 200 bytes, as fast as it goes.
 pub fn throughput() {
     for lane in ["when = \"offline\"", "when = \"always\""] {
-        let (kafka, mosquitto) = (KafkaServer::start(), Mosquitto::start(&Options::default()));
+        let (kafka, mosquitto) = (
+            KafkaServer::start(),
+            Mosquitto::start(&Options { max_inflight_messages: Some(1000), ..Options::default() }),
+        );
         let gateway = gateway(mosquitto.port(), &kafka, lane);
         let count = scaled(1_000_000);
         let (before, began) = (used(gateway.pid()), Instant::now());
@@ -54,7 +57,10 @@ pub fn throughput() {
 /// 2,000/s: device to consumer.
 pub fn latency() {
     for lane in ["when = \"offline\"", "when = \"always\""] {
-        let (kafka, mosquitto) = (KafkaServer::start(), Mosquitto::start(&Options::default()));
+        let (kafka, mosquitto) = (
+            KafkaServer::start(),
+            Mosquitto::start(&Options { max_inflight_messages: Some(1000), ..Options::default() }),
+        );
         let gateway = gateway(mosquitto.port(), &kafka, lane);
         let count = scaled(60_000);
         let before = used(gateway.pid());

@@ -167,7 +167,7 @@ impl Builder {
     }
 
     pub fn kafka(self, bootstrap_servers: &str) -> Builder {
-        self.table("[kafka.main]", &format!("bootstrap_servers = {bootstrap_servers:?}\nlinger = \"5ms\"\n"))
+        self.table("[kafka.main]", &format!("bootstrap_servers = {bootstrap_servers:?}\n"))
     }
 
     pub fn lane(self, name: &str, lines: &str) -> Builder {

@@ -46,7 +46,7 @@ fn every_commented_default_is_the_default() {
         ("reserve_bytes", "64MiB"),
         ("ballast_bytes", "4MiB"),
         ("stop_timeout", "5s"),
-        ("linger", "5ms"),
+        ("linger", "2ms"),
         ("compression", "zstd"),
         ("keep_alive", "30s"),
         ("connect_timeout", "10s"),
