@@ -92,6 +92,7 @@ fn consume(kafka: &KafkaServer, count: u64, _ended: &AtomicBool) -> Vec<i64> {
     let mut seen = 0;
     let mut latencies = Vec::with_capacity(count as usize);
     kafka.consume_until(&[TOPIC], |record| {
+        #[expect(clippy::disallowed_methods, reason = "the loader's clock is this machine's too")]
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos() as i64;
         let json: serde_json::Value = serde_json::from_slice(&record.payload).unwrap();
         seen += 1;

@@ -244,14 +244,13 @@ impl Cluster {
             message = message.key(key);
         }
         message = message.timestamp(stamp.ms());
-        let sent = self.producer.as_ref().map(|p| p.send(message));
-        match sent {
-            Some(Ok(())) => Sent::Queued,
-            Some(Err((error, _))) => {
+        let Some(producer) = &self.producer else { return Sent::Full };
+        match producer.send(message) {
+            Ok(()) => Sent::Queued,
+            Err((error, _)) => {
                 self.give_back(slot, None);
                 self.refused(&error, now_us)
             }
-            None => Sent::Full,
         }
     }
 

@@ -70,7 +70,7 @@ impl Gateway {
         let inbox = Inbox::new();
         let answers = Arc::clone(&inbox);
         let (owner, opened) =
-            Owner::start(settings(&config), Box::new(move |reply| answers.reply(reply))).map_err(start)?;
+            Owner::start(&settings(&config), Box::new(move |reply| answers.reply(reply))).map_err(start)?;
         let shown = Arc::new(Shown::default());
         let spool = owner.requests();
         let hub = build_hub(&config, &inbox, owner, &opened, &shown);
@@ -96,7 +96,7 @@ impl Gateway {
         let (events, mut source_events) = mpsc::channel(SOURCE_EVENTS_MAX);
         let (sources_stop, sources_stopped) = watch::channel(false);
         let (sources, counters) =
-            Sources::start(&self.config, &self.router, Arc::clone(&self.inbox) as _, &events, &sources_stopped);
+            Sources::start(&self.config, &self.router, &(Arc::clone(&self.inbox) as _), &events, &sources_stopped);
         let _ = self.counters.set(counters.clone());
         let extra = {
             let router = self.router.clone();

@@ -100,13 +100,13 @@ impl Owner {
     ///
     /// # Errors
     /// The lock's or the file's, in words. A damaged file is no error: it is set aside and a new one begun.
-    pub fn start(settings: Settings, answer: Answer) -> Result<(Owner, Opened), String> {
+    pub fn start(settings: &Settings, answer: Answer) -> Result<(Owner, Opened), String> {
         if let Some(dir) = settings.path.parent() {
             std::fs::create_dir_all(dir).map_err(|e| format!("create {}: {e}", dir.display()))?;
         }
         let lock = lock::take(&settings.path).map_err(|e| e.to_string())?;
-        let (mut store, set_aside) = open_or_set_aside(&settings)?;
-        let opened = begin_run(&mut store, &settings, set_aside).map_err(|e| e.to_string())?;
+        let (mut store, set_aside) = open_or_set_aside(settings)?;
+        let opened = begin_run(&mut store, settings, set_aside).map_err(|e| e.to_string())?;
         let disk = Disk::new(&settings.path, settings.ballast_bytes, settings.reserve_bytes);
         let (requests, queue) = sync_channel(REQUESTS_MAX);
         let counts = opened.lanes.iter().map(Count::new).collect();

@@ -56,7 +56,7 @@ pub fn salvage(aside: &Path, store: &mut Store) -> Saved {
 
 fn keep(found: &mut Found, bytes: &[u8]) {
     if let Ok(head) = chunk::header(bytes) {
-        found.entry((head.lane, head.run, head.first)).or_insert_with(|| bytes[..head.len()].to_vec());
+        found.entry((head.lane, head.run, head.first)).or_insert_with(|| bytes[..head.total_len()].to_vec());
     }
 }
 

@@ -518,10 +518,10 @@ impl Lane {
     /// A producer error: from now on everything is committed.
     fn trouble(&mut self, now_us: u64) {
         self.late_at = Some(now_us);
-        self.to_spooling();
+        self.begin_spooling();
     }
 
-    fn to_spooling(&mut self) {
+    fn begin_spooling(&mut self) {
         let spools = self.config.when == When::Offline && self.config.delivery != Guarantee::AtMostOnce;
         if self.mode == Mode::Direct && spools {
             self.mode = Mode::Spooling;
