@@ -53,8 +53,10 @@ pub enum TimestampKind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OldId {
     pub run: u64,
+    /// The permanent number of the lane it was in.
+    pub lane: u32,
     pub sequence: u64,
-    /// How often it has been requeued.
+    /// How often it has been requeued; 0 for the copy of a dead letter.
     pub requeues: u32,
 }
 
@@ -109,6 +111,7 @@ impl RecordView<'_> {
         put_varint(scratch, self.arrival.boot_ms);
         if let Some(old) = self.old_id {
             put_varint(scratch, old.run);
+            put_varint(scratch, u64::from(old.lane));
             put_varint(scratch, old.sequence);
             put_varint(scratch, u64::from(old.requeues));
         }
@@ -159,6 +162,7 @@ impl Body {
         let old_id = if flags & OLD_ID != 0 {
             Some(OldId {
                 run: take_varint(&mut rest)?,
+                lane: take_varint(&mut rest)?.try_into().map_err(|_| Damaged)?,
                 sequence: take_varint(&mut rest)?,
                 requeues: take_varint(&mut rest)?.try_into().map_err(|_| Damaged)?,
             })

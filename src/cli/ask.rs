@@ -44,14 +44,16 @@ impl Access {
     /// # Errors
     /// The configuration's problems, or why neither socket nor file can be used.
     pub fn open(config_path: &Path) -> Result<(Access, Config), Failure> {
-        let loaded = config::load(config_path).map_err(|p| Failure::new(exit::CONFIG, format!("load the config:\n{p}")))?;
+        let loaded =
+            config::load(config_path).map_err(|p| Failure::new(exit::CONFIG, format!("load the config:\n{p}")))?;
         let config = loaded.config;
         if let Ok(stream) = UnixStream::connect(socket_path(&config.gateway.runtime_dir)) {
             let _ = stream.set_read_timeout(Some(TIMEOUT));
             return Ok((Access::Running(BufReader::new(stream)), config));
         }
         if !config.spool.path.exists() {
-            let message = format!("open the spool: {} does not exist; has the gateway run?", config.spool.path.display());
+            let message =
+                format!("open the spool: {} does not exist; has the gateway run?", config.spool.path.display());
             return Err(Failure::new(exit::NOINPUT, message));
         }
         let lock = lock::take(&config.spool.path).map_err(|e| Failure::new(exit::TEMPFAIL, e.to_string()))?;

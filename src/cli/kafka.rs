@@ -18,7 +18,8 @@ use tokio::runtime::Runtime;
 
 use super::exit;
 use super::topics::Actual;
-use crate::config::{Kafka, Sasl, Tls, Topic};
+use crate::config::{Kafka, Sasl, Topic};
+use crate::forward::client::kafka::base_config;
 
 /// Long enough for a cluster behind LTE that has just elected a controller.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -202,58 +203,11 @@ fn silent(action: &'static str, topic: &str) -> ClusterError {
     ClusterError::Unanswered { action, topic: topic.to_owned(), reason: "the answer names no topic".to_owned() }
 }
 
-/// Connection settings of an admin client, which is a producer to librdkafka. The forwarder's producer has its own.
+/// As the producers connect.
 fn admin_config(kafka: &Kafka) -> Result<ClientConfig, String> {
-    let mut config = ClientConfig::new();
-    // What the configuration may set by hand goes first: the lines below have the last word.
-    for (name, value) in &kafka.properties {
-        config.set(name, value.expose());
+    if matches!(kafka.security.sasl, Some(Sasl::OauthBearer { .. })) {
+        // librdkafka asks for a token on a queue that an admin client does not serve.
+        return Err("the topics command has no OAUTHBEARER: use a user with PLAIN, SCRAM or a certificate".to_owned());
     }
-    config.set("bootstrap.servers", &kafka.bootstrap_servers);
-    config.set("client.id", &kafka.client_id);
-    config.set("allow.auto.create.topics", "false");
-    config.set("security.protocol", protocol(kafka));
-    if let Some(tls) = &kafka.security.tls {
-        set_tls(&mut config, tls);
-    }
-    if let Some(sasl) = &kafka.security.sasl {
-        set_sasl(&mut config, sasl)?;
-    }
-    Ok(config)
-}
-
-fn protocol(kafka: &Kafka) -> &'static str {
-    match (&kafka.security.tls, &kafka.security.sasl) {
-        (None, None) => "PLAINTEXT",
-        (Some(_), None) => "SSL",
-        (None, Some(_)) => "SASL_PLAINTEXT",
-        (Some(_), Some(_)) => "SASL_SSL",
-    }
-}
-
-fn set_tls(config: &mut ClientConfig, tls: &Tls) {
-    let files = [
-        ("ssl.ca.location", &tls.ca_file),
-        ("ssl.certificate.location", &tls.cert_file),
-        ("ssl.key.location", &tls.key_file),
-    ];
-    for (property, file) in files {
-        if let Some(file) = file {
-            config.set(property, file.to_string_lossy());
-        }
-    }
-}
-
-fn set_sasl(config: &mut ClientConfig, sasl: &Sasl) -> Result<(), String> {
-    let (mechanism, user, password) = match sasl {
-        Sasl::Plain { user, password } => ("PLAIN", user, password),
-        Sasl::Scram { mechanism, user, password } => (*mechanism, user, password),
-        Sasl::OauthBearer { .. } => {
-            return Err(
-                "the topics command has no OAUTHBEARER: use a user with PLAIN, SCRAM or a certificate".to_owned()
-            );
-        }
-    };
-    config.set("sasl.mechanism", mechanism).set("sasl.username", user).set("sasl.password", password.expose());
-    Ok(())
+    Ok(base_config(kafka))
 }

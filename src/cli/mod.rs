@@ -5,10 +5,12 @@
 
 mod ask;
 mod check;
+mod demo;
 mod dlq;
 pub mod exit;
 mod kafka;
 mod log;
+mod replay;
 mod run;
 pub mod simulate;
 mod spool;
@@ -50,6 +52,8 @@ enum Command {
     Dlq(dlq::DlqCommand),
     /// Compare the configured Kafka topics with the cluster, or make them.
     Topics(topics::TopicsArgs),
+    /// Show the whole path on this machine, with an outage of Kafka. Needs nothing installed.
+    Demo(demo::DemoArgs),
     /// Play edge devices against a broker or Kafka, or load one.
     Simulate(Box<simulate::SimulateArgs>),
 }
@@ -70,6 +74,7 @@ fn run(cli: Cli) -> ExitCode {
         Command::Spool(command) => spool::run(&cli.config, &command),
         Command::Dlq(command) => dlq::run(&cli.config, &command),
         Command::Topics(args) => topics_of(&cli.config, &args),
+        Command::Demo(args) => demo::run(&args),
         Command::Simulate(args) => return simulate::run(*args),
     };
     ExitCode::from(code)

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::ask::{Access, Failure, print_line};
-use super::exit;
+use super::{exit, replay};
 use crate::ops::control::Question;
 
 #[derive(Debug, clap::Subcommand)]
@@ -18,6 +18,9 @@ pub enum SpoolCommand {
         #[arg(long)]
         lane: Option<String>,
     },
+    /// Sends delivered records that the lane's `keep` has kept once more, with their ids and the header
+    /// `forebay-replay`.
+    Replay(replay::ReplayArgs),
     /// Gives all undelivered records of a lane up; the loss ledger says so.
     Purge {
         lane: String,
@@ -35,8 +38,9 @@ pub fn run(config: &Path, command: &SpoolCommand) -> u8 {
 }
 
 fn answer(config: &Path, command: &SpoolCommand) -> Result<(), Failure> {
-    let (mut access, _) = Access::open(config)?;
+    let (mut access, config) = Access::open(config)?;
     match command {
+        SpoolCommand::Replay(args) => replay::run(&mut access, &config, args)?,
         SpoolCommand::Status => print_line(&access.ask(&Question::Lanes)?.to_string()),
         SpoolCommand::Losses => {
             let answer = access.ask(&Question::Losses)?;

@@ -69,7 +69,7 @@ fn cluster(name: &At<String>, mut table: KafkaTable, gateway: &Gateway, r: &mut 
         bootstrap_servers: bootstrap_servers(&table.bootstrap_servers, name, r),
         client_id: table.client_id.or(gateway.name.clone()),
         compression: table.compression.or(Compression::Zstd),
-        linger: r.duration(&table.linger, "linger", Duration::ZERO..=linger_max, Duration::from_millis(5)),
+        linger: r.duration(&table.linger, "linger", Duration::ZERO..=linger_max, Duration::from_millis(2)),
         security: KafkaSecurity { tls, sasl },
         properties: hand_set(&table.properties, r),
     }

@@ -56,7 +56,6 @@ table! {
         ack_delay: Opt<Duration>,
         reserve_bytes: Opt<ByteSize>,
         ballast_bytes: Opt<ByteSize>,
-        settle: Opt<Duration>,
         wear_budget_per_day: Opt<ByteSize>,
     }
 }

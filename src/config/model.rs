@@ -91,8 +91,6 @@ pub struct Spool {
     pub reserve_bytes: u64,
     /// Size of the ballast file given up when the disk is full, so that the drain goes on. Default 4 MiB.
     pub ballast_bytes: u64,
-    /// How long delivered chunks are kept to be sent again when a broker comes back without them. Default 0.
-    pub settle: Duration,
     /// Device bytes a day before a wear warning. `None`: no warning.
     pub wear_budget_per_day: Option<u64>,
 }

@@ -17,7 +17,7 @@ const REFUSED: &[(&str, &str, &str)] = &[
     ("acks", "a record counts as delivered only when all in-sync replicas have it", REMOVE),
     ("request.required.acks", "a record counts as delivered only when all in-sync replicas have it", REMOVE),
     ("enable.idempotence", "without it a retry may double or reorder records", REMOVE),
-    ("enable.gapless.guarantee", "a gap would stop the producer where a dead letter is wanted", REMOVE),
+    ("enable.gapless.guarantee", "the gateway sets it: without it a record may overtake one that was refused", REMOVE),
     (
         "message.timeout.ms",
         "a record must not give up: it waits in the spool until Kafka has it",

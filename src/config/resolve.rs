@@ -215,7 +215,6 @@ fn spool(table: &SpoolTable, gateway: &Gateway, r: &mut Resolver<'_>) -> Spool {
         ack_delay: r.duration(&table.ack_delay, "ack_delay", Duration::ZERO..=ack_delay_max, Duration::from_millis(5)),
         reserve_bytes: r.size(&table.reserve_bytes, "reserve_bytes", 0..=1 << 40, 64 * MIB),
         ballast_bytes: r.size(&table.ballast_bytes, "ballast_bytes", 64 * KIB..=1 << 30, 4 * MIB),
-        settle: r.duration(&table.settle, "settle", Duration::ZERO..=30 * DAY, Duration::ZERO),
         wear_budget_per_day: table.wear_budget_per_day.value().map(|size| size.0),
     }
 }

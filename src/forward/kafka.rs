@@ -11,23 +11,24 @@ use std::time::Duration;
 pub use rdkafka::types::RDKafkaErrorCode as Code;
 
 use rdkafka::client::{ClientContext, OAuthToken};
-use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::KafkaError;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, DeliveryResult, Producer as _, ProducerContext, ThreadedProducer};
 
+use super::client::kafka::{IN_FLIGHT_MAX, producer_config, token, token_file};
 use super::errors::{Class, classify};
 use super::times::{Stamp, Times};
 use super::{ProducerNote, Report};
-use crate::config::{Compression, Kafka, Sasl};
+use crate::config::Kafka;
 use crate::record::{Body, RecordView};
 use crate::spool::lane::{Outcome, Sent};
 use crate::spool::window::Key;
 
-/// Records with the producer at most, whatever their size: librdkafka's own bookkeeping is a few hundred bytes each.
-const IN_FLIGHT_MAX: usize = 20_000;
 /// A topic without a delivery for this long, while others have some, has lost its leader.
 const STUCK_US: u64 = 30_000_000;
+/// How long an ending producer may take to report what it held.
+const LAST_REPORTS_US: u64 = 500_000;
 /// How long a producer sends each record alone after a batch was too large.
 const CAREFUL_US: u64 = 20_000_000;
 
@@ -35,85 +36,6 @@ const CAREFUL_US: u64 = 20_000_000;
 pub trait Reports: Send + Sync + 'static {
     fn report(&self, cluster: usize, generation: u64, slot: usize, code: Option<Code>);
     fn note(&self, note: ProducerNote);
-}
-
-/// What connects to a cluster has in common, for producers and the admin client alike.
-pub fn base_config(kafka: &Kafka) -> ClientConfig {
-    let mut c = ClientConfig::new();
-    c.set("bootstrap.servers", &kafka.bootstrap_servers)
-        .set("client.id", &kafka.client_id)
-        .set("socket.keepalive.enable", "true")
-        .set("reconnect.backoff.ms", "250")
-        .set("reconnect.backoff.max.ms", "10000")
-        .set("allow.auto.create.topics", "false");
-    security(&mut c, kafka);
-    for (key, value) in &kafka.properties {
-        c.set(key, value.expose());
-    }
-    c
-}
-
-fn security(c: &mut ClientConfig, kafka: &Kafka) {
-    let (tls, sasl) = (&kafka.security.tls, &kafka.security.sasl);
-    let protocol = match (tls, sasl) {
-        (None, None) => "plaintext",
-        (Some(_), None) => "ssl",
-        (None, Some(_)) => "sasl_plaintext",
-        (Some(_), Some(_)) => "sasl_ssl",
-    };
-    c.set("security.protocol", protocol);
-    if let Some(tls) = tls {
-        let files = [
-            ("ssl.ca.location", &tls.ca_file),
-            ("ssl.certificate.location", &tls.cert_file),
-            ("ssl.key.location", &tls.key_file),
-        ];
-        for (key, path) in files {
-            if let Some(path) = path {
-                c.set(key, path.to_string_lossy());
-            }
-        }
-    }
-    match sasl {
-        Some(Sasl::Plain { user, password }) => {
-            c.set("sasl.mechanism", "PLAIN").set("sasl.username", user).set("sasl.password", password.expose());
-        }
-        Some(Sasl::Scram { mechanism, user, password }) => {
-            c.set("sasl.mechanism", *mechanism).set("sasl.username", user).set("sasl.password", password.expose());
-        }
-        Some(Sasl::OauthBearer { .. }) => {
-            c.set("sasl.mechanism", "OAUTHBEARER");
-        }
-        None => {}
-    }
-}
-
-/// The promises' half of the configuration: `check` refuses properties that would change it.
-pub fn producer_config(kafka: &Kafka, bytes_max: u64, careful: bool) -> ClientConfig {
-    let mut c = base_config(kafka);
-    c.set("enable.idempotence", "true")
-        .set("acks", "all")
-        // Infinite: the spool decides what leaves, never a clock in the client.
-        .set("message.timeout.ms", "0")
-        .set("partitioner", "murmur2_random")
-        .set("linger.ms", kafka.linger.as_millis().to_string())
-        .set("queue.buffering.max.kbytes", (bytes_max / 1024).max(64).to_string())
-        .set("queue.buffering.max.messages", (IN_FLIGHT_MAX + 1).to_string())
-        .set("topic.metadata.propagation.max.ms", "3000")
-        .set("statistics.interval.ms", "0")
-        .set(
-            "compression.codec",
-            match kafka.compression {
-                Compression::None => "none",
-                Compression::Lz4 => "lz4",
-                Compression::Zstd => "zstd",
-            },
-        );
-    if careful {
-        c.set("batch.num.messages", "1");
-    }
-    c.set_log_level(RDKafkaLogLevel::Warning);
-    c
 }
 
 struct Context {
@@ -150,11 +72,7 @@ impl ClientContext for Context {
     }
 
     fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn std::error::Error>> {
-        let path = self.token_file.as_ref().ok_or("no token_file is configured")?;
-        let token = std::fs::read_to_string(path).map_err(|e| format!("read {}: {e}", path.display()))?;
-        super::oauth::token(token.trim())
-            .map(|t| OAuthToken { token: t.token, principal_name: t.principal, lifetime_ms: t.expires_ms })
-            .map_err(Into::into)
+        token(self.token_file.as_deref())
     }
 }
 
@@ -208,8 +126,12 @@ pub struct Cluster {
     free: Vec<usize>,
     in_flight_bytes: u64,
     topics: HashMap<Arc<str>, TopicState>,
+    /// Until then a new producer sends each record alone.
     careful_until_us: Option<u64>,
-    renew_wanted: Option<String>,
+    /// Whether the present one does.
+    careful: bool,
+    /// Nothing more goes to this producer: since when, and why. It is dropped when all it held has been reported.
+    ending: Option<(u64, String)>,
     /// Records whose timestamp the broker refused.
     restamp: HashSet<(usize, Key)>,
     scratch: String,
@@ -230,7 +152,8 @@ impl Cluster {
             in_flight_bytes: 0,
             topics: HashMap::new(),
             careful_until_us: None,
-            renew_wanted: None,
+            careful: false,
+            ending: None,
             restamp: HashSet::new(),
             scratch: String::new(),
         }
@@ -255,19 +178,16 @@ impl Cluster {
         self.free.clear();
         self.in_flight_bytes = 0;
         self.topics.clear();
-        self.renew_wanted = None;
-        let token_file = match &self.config.security.sasl {
-            Some(Sasl::OauthBearer { token_file }) => Some(token_file.clone()),
-            _ => None,
-        };
+        self.ending = None;
         let context = Context {
             cluster: self.index,
             generation: self.generation,
             name: self.config.name.clone(),
-            token_file,
+            token_file: token_file(&self.config),
             reports: Arc::clone(&self.reports),
         };
-        let config = producer_config(&self.config, self.bytes_max, self.careful_until_us.is_some());
+        self.careful = self.careful_until_us.is_some();
+        let config = producer_config(&self.config, self.bytes_max, self.careful);
         self.producer = Some(config.create_with_context(context).map_err(|e| e.to_string())?);
         Ok(())
     }
@@ -276,13 +196,20 @@ impl Cluster {
         self.producer.is_some()
     }
 
-    /// Whether a delivery asks for a new producer, and why.
+    /// librdkafka says that it can do no more. Its reports of what it held still come, and say whose fault it was.
+    pub fn note_fatal(&mut self, cause: String, now_us: u64) {
+        self.ending.get_or_insert((now_us, cause));
+    }
+
+    /// Whether a new producer is due, and why: the old one has reported all it held, or has had time to.
     pub fn take_renewal(&mut self, now_us: u64) -> Option<String> {
         if self.careful_until_us.is_some_and(|until| now_us >= until) {
             self.careful_until_us = None;
-            self.renew_wanted = Some("batches again after records were sent alone".into());
+            self.note_fatal("batches again after records were sent alone".into(), now_us);
         }
-        self.renew_wanted.take()
+        let (since, _) = self.ending.as_ref()?;
+        let done = self.in_flight() == 0 || now_us.saturating_sub(*since) >= LAST_REPORTS_US;
+        done.then(|| self.ending.take().map(|(_, cause)| cause)).flatten()
     }
 
     /// A topic that has not moved for long while another has: its partition has no leader.
@@ -294,6 +221,10 @@ impl Cluster {
 
     /// Step 7.
     pub fn send(&mut self, out: Outgoing<'_>, times: &Times, now_us: u64) -> Sent {
+        // What a producer about to be dropped got now would only be sent twice.
+        if self.ending.is_some() {
+            return Sent::Full;
+        }
         if self.slots.len() - self.free.len() >= IN_FLIGHT_MAX || self.in_flight_bytes >= self.bytes_max {
             return Sent::Full;
         }
@@ -313,18 +244,17 @@ impl Cluster {
             message = message.key(key);
         }
         message = message.timestamp(stamp.ms());
-        let sent = self.producer.as_ref().map(|p| p.send(message));
-        match sent {
-            Some(Ok(())) => Sent::Queued,
-            Some(Err((error, _))) => {
+        let Some(producer) = &self.producer else { return Sent::Full };
+        match producer.send(message) {
+            Ok(()) => Sent::Queued,
+            Err((error, _)) => {
                 self.give_back(slot, None);
-                self.refused(&error)
+                self.refused(&error, now_us)
             }
-            None => Sent::Full,
         }
     }
 
-    fn refused(&mut self, error: &KafkaError) -> Sent {
+    fn refused(&mut self, error: &KafkaError, now_us: u64) -> Sent {
         let code = error.rdkafka_error_code().unwrap_or(Code::Unknown);
         if code == Code::QueueFull {
             return Sent::Full;
@@ -335,7 +265,7 @@ impl Cluster {
                 Sent::Refused(class.outcome(error.to_string(), true))
             }
             Class::Fatal => {
-                self.renew_wanted = Some(error.to_string());
+                self.note_fatal(error.to_string(), now_us);
                 Sent::Full
             }
             Class::Transient | Class::Timestamp => Sent::Full,
@@ -352,11 +282,10 @@ impl Cluster {
     fn headers(&mut self, out: Outgoing<'_>, record: &RecordView<'_>, stamp: Stamp) -> OwnedHeaders {
         use std::fmt::Write;
         let mut headers = OwnedHeaders::new_with_capacity(record.headers.len() + 3);
-        let (run, sequence) = record.old_id.map_or((out.run, out.key.sequence), |old| (old.run, old.sequence));
         self.scratch.clear();
-        let _ = write!(self.scratch, "{}:{run:016x}:{}:{sequence}", self.gateway, out.number);
+        write_id(&mut self.scratch, &self.gateway, (out.run, out.number, out.key.sequence), record);
         headers = headers.insert(Header { key: "forebay-id", value: Some(self.scratch.as_bytes()) });
-        if let Some(old) = record.old_id {
+        if let Some(old) = record.old_id.filter(|old| old.requeues > 0) {
             self.scratch.clear();
             let _ = write!(self.scratch, "{}", old.requeues);
             headers = headers.insert(Header { key: "forebay-requeue", value: Some(self.scratch.as_bytes()) });
@@ -431,15 +360,15 @@ impl Cluster {
     fn failed(&mut self, slot: &Slot, code: Code, now_us: u64) -> Outcome {
         let class = classify(code);
         let cause = format!("{} ({code:?}) by topic {}", code, slot.topic);
-        let alone = self.careful_until_us.is_some();
+        let alone = self.careful;
         match class {
             Class::BatchTooLarge if !alone => {
                 self.careful_until_us = Some(now_us + CAREFUL_US);
-                self.renew_wanted = Some("a batch was too large for its topic: records are sent alone".into());
+                self.note_fatal("a batch was too large for its topic: records are sent alone".into(), now_us);
             }
             // A second refusal, now with the gateway's own time, is the record's fault.
             Class::Timestamp if !self.restamp.insert((slot.lane, slot.key)) => return Outcome::Faulty(cause),
-            Class::Fatal => self.renew_wanted = Some(cause.clone()),
+            Class::Fatal => self.note_fatal(cause.clone(), now_us),
             _ => {}
         }
         class.outcome(cause, alone)
@@ -455,6 +384,14 @@ impl Cluster {
             let _ = producer.flush(patience);
         }
     }
+}
+
+/// The record's id (design section 5): `gateway:run:lane:sequence`, the run in hex.
+pub fn write_id(to: &mut String, gateway: &str, place: (u64, u32, u64), record: &RecordView<'_>) {
+    use std::fmt::Write;
+    let (run, lane, sequence) = record.old_id.map_or(place, |old| (old.run, old.lane, old.sequence));
+    // Writing to a String cannot fail.
+    let _ = write!(to, "{gateway}:{run:016x}:{lane}:{sequence}");
 }
 
 impl Stamp {

@@ -1,8 +1,9 @@
 //! Forward: records to Kafka (steps 6 to 8), and what an answer means.
 
+pub mod client;
 pub mod errors;
 pub mod kafka;
-mod oauth;
+pub mod replay;
 pub mod times;
 
 use crate::spool::lane::Outcome;

@@ -58,7 +58,16 @@ mod tests {
 
     fn record(timestamp_ms: i64, boot_ms: u64, timestamp_kind: TimestampKind) -> RecordView<'static> {
         let arrival = Arrival { wall_ms: timestamp_ms, boot_ms };
-        RecordView { topic: "t", key: None, headers: vec![], payload: b"", timestamp_ms, timestamp_kind, arrival, old_id: None }
+        RecordView {
+            topic: "t",
+            key: None,
+            headers: vec![],
+            payload: b"",
+            timestamp_ms,
+            timestamp_kind,
+            arrival,
+            old_id: None,
+        }
     }
 
     #[test]

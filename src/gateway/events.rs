@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::clock;
-use crate::record::{Body, RecordView, TimestampKind};
+use crate::record::{Body, OldId, RecordView, TimestampKind};
 use crate::spool::{DeadLetter, Loss};
 
 /// Makes the records of `forebay.events`.
@@ -55,13 +55,11 @@ impl EventWriter {
     /// A copy of a dead letter for the dead-letter topic, with its cause and where it was going.
     pub fn dead_letter(&mut self, letter: &DeadLetter, topic: &str) -> Option<Body> {
         let view = letter.body.view().ok()?;
-        let id = format!("{}:{:016x}:{}:{}", self.gateway, letter.run, letter.lane, letter.sequence);
-        let mut headers = vec![
-            ("forebay-cause", letter.cause.as_bytes()),
-            ("forebay-topic", view.topic.as_bytes()),
-            ("forebay-dead-id", id.as_bytes()),
-        ];
+        let mut headers = vec![("forebay-cause", letter.cause.as_bytes()), ("forebay-topic", view.topic.as_bytes())];
         headers.extend(view.headers.iter().copied());
-        Some(RecordView { topic, headers, ..view }.encode(&mut self.scratch))
+        // The copy is the same record: it keeps the id.
+        let own = OldId { run: letter.run, lane: letter.lane, sequence: letter.sequence, requeues: 0 };
+        let old_id = Some(view.old_id.unwrap_or(own));
+        Some(RecordView { topic, headers, old_id, ..view }.encode(&mut self.scratch))
     }
 }

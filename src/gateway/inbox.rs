@@ -24,15 +24,27 @@ pub struct RawReport {
 
 /// What a person, a source or the system wants of the hub.
 pub enum Ask {
-    Source { name: String, event: SourceEvent },
+    Source {
+        name: String,
+        event: SourceEvent,
+    },
     /// Dead letters (ids in the table) that go to the tail of their lane again.
-    Requeue { lane: u32, letters: Vec<(i64, Body)>, done: tokio::sync::oneshot::Sender<usize> },
+    Requeue {
+        lane: u32,
+        letters: Vec<(i64, Body)>,
+        done: tokio::sync::oneshot::Sender<usize>,
+    },
     /// Everything undelivered of a lane goes, with a ledger entry.
-    Purge { lane: usize, done: tokio::sync::oneshot::Sender<()> },
+    Purge {
+        lane: usize,
+        done: tokio::sync::oneshot::Sender<()>,
+    },
     /// A watchdog tick through this queue.
     Tick(std::sync::mpsc::SyncSender<()>),
     /// Orderly stop: drain until this many µs of this process, then leave.
-    Stop { deadline_us: u64 },
+    Stop {
+        deadline_us: u64,
+    },
 }
 
 #[derive(Default)]
@@ -42,6 +54,8 @@ pub struct Mail {
     pub notes: Vec<ProducerNote>,
     pub replies: Vec<Reply>,
     pub asks: Vec<Ask>,
+    /// A sender has used up its window.
+    pub urgent: bool,
 }
 
 impl Mail {
@@ -51,6 +65,7 @@ impl Mail {
             && self.notes.is_empty()
             && self.replies.is_empty()
             && self.asks.is_empty()
+            && !self.urgent
     }
 }
 
@@ -113,6 +128,10 @@ impl Inbox {
 impl Deliver for Inbox {
     fn deliver(&self, batch: &mut Vec<Delivery>) {
         self.put(|m| m.deliveries.append(batch));
+    }
+
+    fn urge(&self) {
+        self.put(|m| m.urgent = true);
     }
 }
 

@@ -1,5 +1,6 @@
 //! The gateway: the only place that knows every stage. Configure, build, announce, wait for a signal, drain.
 
+mod commit;
 pub mod events;
 mod hub;
 pub mod inbox;
@@ -7,8 +8,8 @@ mod sources;
 mod tell;
 mod wear;
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
@@ -28,6 +29,7 @@ use crate::spool::row_base;
 use events::EventWriter;
 use hub::{Hub, Producers, State};
 use inbox::{Ask, Inbox};
+pub use sources::Counters;
 use sources::Sources;
 
 /// Source events on their way to the hub; a source that finds this full counts the event as dropped.
@@ -50,6 +52,7 @@ pub struct Gateway {
     inbox: Arc<Inbox>,
     shown: Arc<Shown>,
     router: Router,
+    counters: Arc<OnceLock<Counters>>,
     hub: std::thread::JoinHandle<()>,
     spool: std::sync::mpsc::SyncSender<crate::spool::owner::Request>,
 }
@@ -67,7 +70,7 @@ impl Gateway {
         let inbox = Inbox::new();
         let answers = Arc::clone(&inbox);
         let (owner, opened) =
-            Owner::start(settings(&config), Box::new(move |reply| answers.reply(reply))).map_err(start)?;
+            Owner::start(&settings(&config), Box::new(move |reply| answers.reply(reply))).map_err(start)?;
         let shown = Arc::new(Shown::default());
         let spool = owner.requests();
         let hub = build_hub(&config, &inbox, owner, &opened, &shown);
@@ -82,7 +85,7 @@ impl Gateway {
             "forebay {} has started",
             env!("CARGO_PKG_VERSION")
         );
-        Ok(Gateway { config, inbox, shown, router, hub, spool })
+        Ok(Gateway { config, inbox, shown, router, counters: Arc::default(), hub, spool })
     }
 
     /// Takes readings in until `stop` turns true or the hub dies, then drains.
@@ -93,7 +96,8 @@ impl Gateway {
         let (events, mut source_events) = mpsc::channel(SOURCE_EVENTS_MAX);
         let (sources_stop, sources_stopped) = watch::channel(false);
         let (sources, counters) =
-            Sources::start(&self.config, &self.router, Arc::clone(&self.inbox) as _, &events, &sources_stopped);
+            Sources::start(&self.config, &self.router, &(Arc::clone(&self.inbox) as _), &events, &sources_stopped);
+        let _ = self.counters.set(counters.clone());
         let extra = {
             let router = self.router.clone();
             Box::new(move || extra_metrics(&counters, &router))
@@ -162,6 +166,11 @@ impl Gateway {
         Arc::clone(&self.shown)
     }
 
+    /// What each source counts, from the moment [`Gateway::run`] has started them.
+    pub fn source_counters(&self) -> Arc<OnceLock<Counters>> {
+        Arc::clone(&self.counters)
+    }
+
     pub fn requests(&self) -> std::sync::mpsc::SyncSender<crate::spool::owner::Request> {
         self.spool.clone()
     }
@@ -183,13 +192,7 @@ fn settings(config: &Config) -> Settings {
     }
 }
 
-fn build_hub(
-    config: &Arc<Config>,
-    inbox: &Arc<Inbox>,
-    owner: Owner,
-    opened: &Opened,
-    shown: &Arc<Shown>,
-) -> Hub {
+fn build_hub(config: &Arc<Config>, inbox: &Arc<Inbox>, owner: Owner, opened: &Opened, shown: &Arc<Shown>) -> Hub {
     let lanes = build_lanes(config, opened);
     let mut order: Vec<usize> = (0..lanes.len()).collect();
     order.sort_by_key(|i| std::cmp::Reverse(lanes[*i].config.priority));
@@ -197,9 +200,11 @@ fn build_hub(
     let offsets = opened.runs.iter().filter_map(|r| r.clock_offset.map(|offset| (r.run, offset)));
     offsets.for_each(|(run, offset)| times.learn(run, offset));
     let bytes_max = config.memory.producer / config.kafka.len().max(1) as u64;
-    let clusters = config.kafka.iter().enumerate().map(|(i, k)| {
-        Cluster::new(i, k.clone(), config.gateway.name.clone(), bytes_max, Arc::clone(inbox) as _)
-    });
+    let clusters = config
+        .kafka
+        .iter()
+        .enumerate()
+        .map(|(i, k)| Cluster::new(i, k.clone(), config.gateway.name.clone(), bytes_max, Arc::clone(inbox) as _));
     let producers = Producers {
         clusters: clusters.collect(),
         lanes: lanes.iter().map(|l| (l.config.kafka, l.number)).collect(),
@@ -249,7 +254,7 @@ fn drained(config: &Config, name: &str) -> LaneConfig {
 /// Sources and routes count for themselves; here their numbers get names.
 fn extra_metrics(counters: &[(String, Arc<SourceCounters>)], router: &Router) -> Vec<ExtraMetric> {
     type Of = fn(&SourceCounters) -> &std::sync::atomic::AtomicU64;
-    let families: [(&'static str, &'static str, bool, Of); 14] = [
+    let families: [(&'static str, &'static str, bool, Of); 15] = [
         ("source_readings", "Readings taken in (step 1)", true, |c| &c.readings),
         ("source_payload_bytes", "Their payloads", true, |c| &c.payload_bytes),
         ("source_pubacks", "PUBACKs sent (step 5)", true, |c| &c.pubacks),
@@ -260,6 +265,7 @@ fn extra_metrics(counters: &[(String, Arc<SourceCounters>)], router: &Router) ->
         ("source_gate_closed", "Times reading was paused", true, |c| &c.gate_closed),
         ("source_oversize", "Packets above packet_size_max", true, |c| &c.oversize),
         ("source_malformed", "Packets that broke the protocol", true, |c| &c.malformed),
+        ("source_violations", "Packets that broke the protocol and were taken nevertheless", true, |c| &c.violations),
         ("source_events_dropped", "Events that found no room", true, |c| &c.events_dropped),
         ("source_unacked", "Readings not answered yet", false, |c| &c.unacked),
         ("source_unacked_bytes", "Their bytes in memory", false, |c| &c.unacked_bytes),

@@ -24,7 +24,7 @@ impl Hub {
         s.now_us = clock::now_us();
         s.started_us = s.now_us;
         s.heartbeat_at_us = s.now_us + self.config.events.heartbeat.as_micros() as u64;
-        s.modes = self.lanes.iter().map(|l| l.mode()).collect();
+        s.modes = self.lanes.iter().map(crate::spool::lane::Lane::mode).collect();
         let clusters = self.producers.clusters.len();
         s.producer_retry_at_us = vec![0; clusters];
         s.reachable = vec![None; clusters];

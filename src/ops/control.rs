@@ -16,7 +16,7 @@ use super::snapshot::Shown;
 use crate::clock;
 use crate::gateway::inbox::{Ask, Inbox};
 use crate::spool::owner::Request;
-use crate::spool::queries::{DeadRow, requeued};
+use crate::spool::queries::{DeadRow, Exported, Which, requeued};
 use crate::spool::store::Store;
 
 /// A question is a line of at most this many bytes.
@@ -32,13 +32,33 @@ pub const PAGE: u32 = 200;
 pub enum Question {
     Status,
     Losses,
-    DeadPage { after: i64 },
-    DeadShow { id: i64 },
-    DeadRequeue { ids: Vec<i64> },
-    DeadDrop { ids: Vec<i64> },
-    ExportPage { lane: u32, after: i64 },
+    DeadPage {
+        after: i64,
+    },
+    DeadShow {
+        id: i64,
+    },
+    DeadRequeue {
+        ids: Vec<i64>,
+    },
+    DeadDrop {
+        ids: Vec<i64>,
+    },
+    ExportPage {
+        lane: u32,
+        after: i64,
+    },
+    /// Delivered records that are kept, whole (base64), for `spool replay`.
+    HistoryPage {
+        lane: u32,
+        after: i64,
+        from: i64,
+        to: i64,
+    },
     Lanes,
-    Purge { lane: String },
+    Purge {
+        lane: String,
+    },
 }
 
 pub fn path(runtime_dir: &Path) -> PathBuf {
@@ -183,13 +203,20 @@ pub fn answer_from_store(store: &mut Store, question: &Question) -> Result<Value
             Ok(json!({ "requeued": store.requeue_offline(&rows, clock::wall_ms()).map_err(text)? }))
         }
         Question::ExportPage { lane, after } => {
-            let (page, next) = store.export_page(*lane, *after, PAGE as usize).map_err(text)?;
+            let (page, next) = store.export_page(*lane, *after, PAGE as usize, Which::Undelivered).map_err(text)?;
             let records: Vec<Value> = page.iter().filter_map(exported_json).collect();
+            Ok(json!({ "records": records, "next": next }))
+        }
+        Question::HistoryPage { lane, after, from, to } => {
+            let which = Which::History { from: *from, to: *to };
+            let (page, next) = store.export_page(*lane, *after, PAGE as usize, which).map_err(text)?;
+            let records: Vec<Value> = page.iter().map(raw_json).collect();
             Ok(json!({ "records": records, "next": next }))
         }
         Question::Lanes | Question::Status => {
             let lanes = store.lane_totals().map_err(text)?;
-            let lost = store.loss_totals().map_err(text)?;
+            let lost: std::collections::BTreeMap<String, u64> =
+                store.loss_totals().map_err(text)?.into_iter().collect();
             let dead = store.dead_count().map_err(text)?;
             Ok(json!({ "lanes": lanes, "lost": lost, "dead": dead, "used_bytes": store.used_bytes() }))
         }
@@ -207,19 +234,15 @@ fn dead_json(row: &DeadRow, whole: bool) -> Value {
         out["topic"] = view.topic.into();
         out["key"] = view.key.map(String::from_utf8_lossy).into();
         if whole {
-            out["headers"] = view
-                .headers
-                .iter()
-                .map(|(k, v)| json!([k, String::from_utf8_lossy(v)]))
-                .collect::<Vec<_>>()
-                .into();
+            out["headers"] =
+                view.headers.iter().map(|(k, v)| json!([k, String::from_utf8_lossy(v)])).collect::<Vec<_>>().into();
             out["payload"] = payload_json(view.payload);
         }
     }
     out
 }
 
-fn exported_json(e: &crate::spool::queries::Exported) -> Option<Value> {
+fn exported_json(e: &Exported) -> Option<Value> {
     let view = e.body.view().ok()?;
     Some(json!({
         "lane": e.lane, "run": format!("{:016x}", e.run), "sequence": e.sequence, "topic": view.topic,
@@ -227,6 +250,12 @@ fn exported_json(e: &crate::spool::queries::Exported) -> Option<Value> {
         "headers": view.headers.iter().map(|(k, v)| json!([k, String::from_utf8_lossy(v)])).collect::<Vec<_>>(),
         "payload": payload_json(view.payload),
     }))
+}
+
+fn raw_json(e: &Exported) -> Value {
+    use base64::Engine as _;
+    let body = base64::engine::general_purpose::STANDARD.encode(e.body.as_bytes());
+    json!({ "run": e.run, "sequence": e.sequence, "body": body })
 }
 
 /// Text as text, everything else as base64, and told apart.

@@ -4,8 +4,22 @@ use serde::Serialize;
 
 /// Upper bounds in µs: from a memory copy to an LTE link that comes back after minutes.
 pub const BOUNDS_US: [u64; 16] = [
-    250, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 10_000_000,
-    60_000_000, 600_000_000,
+    250,
+    500,
+    1_000,
+    2_000,
+    5_000,
+    10_000,
+    20_000,
+    50_000,
+    100_000,
+    250_000,
+    500_000,
+    1_000_000,
+    2_500_000,
+    10_000_000,
+    60_000_000,
+    600_000_000,
 ];
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]

@@ -11,6 +11,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 use super::histogram::{BOUNDS_US, Histogram};
 use super::snapshot::{LaneSnapshot, Shown, Snapshot};
+use crate::spool::Reason;
 use crate::spool::lane::Mode;
 
 /// One more family of numbers, by whoever owns them: name, help, and per label value the number.
@@ -71,7 +72,7 @@ impl Collector for Numbers {
         spool(&mut out, &s)?;
         out.gauge("uptime_seconds", "Time since the start", None, s.uptime_s as f64)?;
         out.gauge("clock_set", "Whether the wall clock can be right", None, f64::from(u8::from(s.clock_set)))?;
-        out.extra((self.extra)())
+        out.extra(&(self.extra)())
     }
 }
 
@@ -80,7 +81,13 @@ struct Out<'a, 'b> {
 }
 
 impl Out<'_, '_> {
-    fn counter<'l>(&mut self, name: &str, help: &str, label: &str, rows: impl Iterator<Item = (&'l str, u64)>) -> Encoded {
+    fn counter<'l>(
+        &mut self,
+        name: &str,
+        help: &str,
+        label: &str,
+        rows: impl Iterator<Item = (&'l str, u64)>,
+    ) -> Encoded {
         let mut family = self.encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
         for (value, n) in rows {
             ConstCounter::new(n).encode(family.encode_family(&[(label, value)])?)?;
@@ -88,7 +95,13 @@ impl Out<'_, '_> {
         Ok(())
     }
 
-    fn gauges<'l>(&mut self, name: &str, help: &str, label: &str, rows: impl Iterator<Item = (&'l str, f64)>) -> Encoded {
+    fn gauges<'l>(
+        &mut self,
+        name: &str,
+        help: &str,
+        label: &str,
+        rows: impl Iterator<Item = (&'l str, f64)>,
+    ) -> Encoded {
         let mut family = self.encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
         for (value, n) in rows {
             ConstGauge::new(n).encode(family.encode_family(&[(label, value)])?)?;
@@ -105,7 +118,7 @@ impl Out<'_, '_> {
     }
 
     /// Rows of one name come one after the other.
-    fn extra(&mut self, rows: Vec<ExtraMetric>) -> Encoded {
+    fn extra(&mut self, rows: &[ExtraMetric]) -> Encoded {
         for family in rows.chunk_by(|a, b| a.name == b.name) {
             let first = &family[0];
             let kind = if first.counter { MetricType::Counter } else { MetricType::Gauge };
@@ -123,18 +136,26 @@ impl Out<'_, '_> {
         Ok(())
     }
 
-    fn histogram(&mut self, name: &str, help: &str, lanes: &[LaneSnapshot], of: fn(&LaneSnapshot) -> &Histogram) -> Encoded {
+    fn histogram(
+        &mut self,
+        name: &str,
+        help: &str,
+        lanes: &[LaneSnapshot],
+        of: fn(&LaneSnapshot) -> &Histogram,
+    ) -> Encoded {
         let mut family = self.encoder.encode_descriptor(name, help, None, MetricType::Histogram)?;
         for lane in lanes {
             let h = of(lane);
-            let bounds = BOUNDS_US.iter().map(|us| *us as f64 / 1e6).chain([f64::MAX]);
+            let bounds = BOUNDS_US.iter().map(|us| *us as f64 / 1e6).chain([f64::INFINITY]);
             let buckets: Vec<(f64, u64)> = bounds.zip(h.counts).collect();
-            family.encode_family(&[("lane", lane.name.as_str())])?.encode_histogram::<prometheus_client::encoding::NoLabelSet>(
-                h.sum_us as f64 / 1e6,
-                h.count(),
-                &buckets,
-                None,
-            )?;
+            family
+                .encode_family(&[("lane", lane.name.as_str())])?
+                .encode_histogram::<prometheus_client::encoding::NoLabelSet>(
+                    h.sum_us as f64 / 1e6,
+                    h.count(),
+                    &buckets,
+                    None,
+                )?;
         }
         Ok(())
     }
@@ -157,12 +178,16 @@ fn lane_counters(out: &mut Out<'_, '_>, s: &Snapshot) -> Encoded {
     for (name, help, of) in families {
         out.counter(name, help, "lane", s.lanes.iter().map(|l| (l.name.as_str(), of(l))))?;
     }
-    out.counter("lost", "Records in the loss ledger, by reason", "reason", s.lost.iter().map(|(r, n)| (r.as_str(), *n)))
+    // Every reason from the start on: a rate over a series that appears with its first loss would miss it.
+    let lost = Reason::ALL.map(|r| (r.as_str(), s.lost.get(r.as_str()).copied().unwrap_or_default()));
+    out.counter("lost", "Records in the loss ledger, by reason", "reason", lost.into_iter())
 }
 
 fn lane_gauges(out: &mut Out<'_, '_>, s: &Snapshot) -> Encoded {
     let families: [LaneGauge; 9] = [
-        ("lane_spooling", "1 while the lane spools, 0 while it is direct", |l| f64::from(u8::from(l.mode == Mode::Spooling))),
+        ("lane_spooling", "1 while the lane spools, 0 while it is direct", |l| {
+            f64::from(u8::from(l.mode == Mode::Spooling))
+        }),
         ("lane_backlog_records", "Durable and undelivered records", |l| l.stats.backlog.records as f64),
         ("lane_backlog_bytes", "Their bytes in the spool", |l| l.stats.backlog.bytes as f64),
         ("lane_history_bytes", "Bytes of delivered chunks that are kept", |l| l.stats.backlog.history_bytes as f64),
@@ -181,14 +206,26 @@ fn lane_gauges(out: &mut Out<'_, '_>, s: &Snapshot) -> Encoded {
 fn latencies(out: &mut Out<'_, '_>, s: &Snapshot) -> Encoded {
     let lanes = &s.lanes;
     out.histogram("commit_seconds", "Steps 2 to 4: acceptance to commit", lanes, |l| &l.stats.commit_us)?;
-    out.histogram("direct_seconds", "Steps 2 to 8: acceptance to delivery, never on disk", lanes, |l| &l.stats.direct_us)?;
+    out.histogram("direct_seconds", "Steps 2 to 8: acceptance to delivery, never on disk", lanes, |l| {
+        &l.stats.direct_us
+    })?;
     out.histogram("delivery_seconds", "Steps 7 to 8: hand-over to delivery report", lanes, |l| &l.stats.delivery_us)
 }
 
 fn clusters(out: &mut Out<'_, '_>, s: &Snapshot) -> Encoded {
     let rows = || s.clusters.iter();
-    out.gauges("kafka_up", "1 when the cluster answered last", "cluster", rows().map(|c| (c.name.as_str(), f64::from(u8::from(c.up)))))?;
-    out.gauges("kafka_in_flight_records", "With the producer", "cluster", rows().map(|c| (c.name.as_str(), c.in_flight as f64)))?;
+    out.gauges(
+        "kafka_up",
+        "1 when the cluster answered last",
+        "cluster",
+        rows().map(|c| (c.name.as_str(), f64::from(u8::from(c.up)))),
+    )?;
+    out.gauges(
+        "kafka_in_flight_records",
+        "With the producer",
+        "cluster",
+        rows().map(|c| (c.name.as_str(), c.in_flight as f64)),
+    )?;
     out.counter("kafka_producers", "Producers made", "cluster", rows().map(|c| (c.name.as_str(), c.generation)))
 }
 

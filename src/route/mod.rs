@@ -11,12 +11,12 @@ mod headers;
 pub mod json;
 pub mod kafka_name;
 mod names;
-#[cfg(test)]
-mod partition;
 mod render;
 pub mod spec;
 mod table;
 pub mod template;
+#[cfg(test)]
+mod tests;
 pub mod timestamp;
 
 pub use error::{ParseError, RouteError, RouterError};

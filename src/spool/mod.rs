@@ -7,6 +7,7 @@
 pub mod chunk;
 pub mod disk;
 pub mod lane;
+mod ledger;
 pub mod lock;
 pub mod owner;
 pub mod queries;
@@ -81,6 +82,9 @@ pub enum Reason {
 }
 
 impl Reason {
+    pub const ALL: [Reason; 6] =
+        [Reason::DropOldest, Reason::DropNewest, Reason::Age, Reason::Corrupt, Reason::DeadLettersFull, Reason::Purged];
+
     pub fn as_str(self) -> &'static str {
         match self {
             Reason::DropOldest => "drop-oldest",

@@ -25,6 +25,17 @@ pub struct Exported {
     pub body: Body,
 }
 
+/// Which records of a lane a page holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Which {
+    Undelivered,
+    /// Delivered and kept, with a record timestamp between these (ms since 1970, both included).
+    History {
+        from: i64,
+        to: i64,
+    },
+}
+
 /// What lies in one lane, as far as rows tell.
 #[derive(Debug, Clone, serde::Serialize)]
 pub struct LaneTotals {
@@ -110,7 +121,8 @@ impl Store {
         Ok(done)
     }
 
-    /// Undelivered records after `(row, index)`, at most about `limit`: with the place to go on from, `None` at the end.
+    /// Records of a lane behind row `after`, at most a chunk more than `limit`: with the row to go on from, `None` at
+    /// the end.
     ///
     /// # Errors
     /// [`StoreError`]
@@ -119,13 +131,15 @@ impl Store {
         lane: u32,
         after: RowId,
         limit: usize,
+        which: Which,
     ) -> Result<(Vec<Exported>, Option<RowId>), StoreError> {
         let page = || -> rusqlite::Result<(Vec<Exported>, Option<RowId>)> {
             let mut rows = self.connection().prepare_cached(
                 "SELECT seq,run,settled,data FROM chunk WHERE seq>?1 AND seq<?2
-                 AND (settled IS NULL OR length(settled)>0) ORDER BY seq",
+                 AND (settled IS NOT NULL AND length(settled)=0)=?3 ORDER BY seq",
             )?;
-            let mut rows = rows.query(params![after.max(row_base(lane)), row_base(lane + 1)])?;
+            let history = which != Which::Undelivered;
+            let mut rows = rows.query(params![after.max(row_base(lane)), row_base(lane + 1), history])?;
             let mut found = Vec::new();
             let mut last = None;
             while let Some(r) = rows.next()? {
@@ -138,8 +152,12 @@ impl Store {
                 // A damaged chunk is the reader's to report; an export gives what can be read.
                 let Ok((head, records)) = chunk::decode(r.get_ref(3)?.as_blob().unwrap_or_default()) else { continue };
                 let settled = settled.unwrap_or_default();
-                let open = records.into_iter().enumerate().filter(|(i, _)| !bit(&settled, *i));
-                found.extend(open.map(|(_, (sequence, body))| Exported {
+                let wanted = |i: usize, body: &Body| match which {
+                    Which::Undelivered => !bit(&settled, i),
+                    Which::History { from, to } => body.view().is_ok_and(|v| (from..=to).contains(&v.timestamp_ms)),
+                };
+                let chosen = records.into_iter().enumerate().filter(|(i, (_, body))| wanted(*i, body));
+                found.extend(chosen.map(|(_, (sequence, body))| Exported {
                     lane: row_lane(row),
                     run: head.run,
                     sequence,
@@ -177,7 +195,7 @@ pub fn requeued(letter: &DeadLetter) -> Option<Body> {
     let view = letter.body.view().ok()?;
     let old_id = Some(match view.old_id {
         Some(old) => OldId { requeues: old.requeues + 1, ..old },
-        None => OldId { run: letter.run, sequence: letter.sequence, requeues: 1 },
+        None => OldId { run: letter.run, lane: letter.lane, sequence: letter.sequence, requeues: 1 },
     });
     Some(RecordView { old_id, ..view }.encode(&mut Vec::new()))
 }

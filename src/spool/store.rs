@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
 
 use super::chunk::{self, ChunkError};
+use super::ledger::add_loss;
 use super::{
     Commit, Committed, DeadLetter, Evict, EvictUntil, Freed, Loss, NewChunk, Reason, RowId, StoreError, StoredChunk,
     row_base, row_lane, schema,
@@ -219,24 +220,6 @@ impl Store {
         Ok(())
     }
 
-    fn insert_loss(&self, loss: &mut Loss) -> rusqlite::Result<()> {
-        let mut insert = self.conn.prepare_cached(
-            "INSERT INTO loss(at,lane,run,first,last,n,exact,reason) VALUES(?1,?2,?3,?4,?5,?6,?7,?8)",
-        )?;
-        insert.execute(params![
-            loss.at,
-            loss.lane,
-            loss.run as i64,
-            loss.first as i64,
-            loss.last as i64,
-            loss.n as i64,
-            loss.exact,
-            loss.reason
-        ])?;
-        loss.id = self.conn.last_insert_rowid();
-        Ok(())
-    }
-
     /// History goes first and needs no ledger entry; then the oldest chunks behind the window, with one.
     fn evict(&self, evict: &Evict, losses: &mut Vec<Loss>) -> rusqlite::Result<Freed> {
         let mut freed = Freed::default();
@@ -436,56 +419,6 @@ impl Store {
         list().map_err(|e| classify(&e))
     }
 
-    /// Ledger entries that have not become an event yet, oldest first.
-    ///
-    /// # Errors
-    /// [`StoreError`]
-    pub fn untold_losses(&self, limit: u32) -> Result<Vec<Loss>, StoreError> {
-        self.losses("WHERE told=0", limit)
-    }
-
-    /// The ledger, newest first.
-    ///
-    /// # Errors
-    /// [`StoreError`]
-    pub fn all_losses(&self, limit: u32) -> Result<Vec<Loss>, StoreError> {
-        self.losses("", limit)
-    }
-
-    fn losses(&self, which: &str, limit: u32) -> Result<Vec<Loss>, StoreError> {
-        let list = || -> rusqlite::Result<Vec<Loss>> {
-            let sql = format!("SELECT id,at,lane,run,first,last,n,exact,reason FROM loss {which} ORDER BY id LIMIT ?1");
-            let mut rows = self.conn.prepare_cached(&sql)?;
-            rows.query_map([limit], |r| {
-                Ok(Loss {
-                    id: r.get(0)?,
-                    at: r.get(1)?,
-                    lane: r.get(2)?,
-                    run: r.get::<_, i64>(3)? as u64,
-                    first: r.get::<_, i64>(4)? as u64,
-                    last: r.get::<_, i64>(5)? as u64,
-                    n: r.get::<_, i64>(6)? as u64,
-                    exact: r.get(7)?,
-                    reason: r.get(8)?,
-                })
-            })?
-            .collect()
-        };
-        list().map_err(|e| classify(&e))
-    }
-
-    /// Sum of all lost records by reason.
-    ///
-    /// # Errors
-    /// [`StoreError`]
-    pub fn loss_totals(&self) -> Result<Vec<(String, u64)>, StoreError> {
-        let list = || -> rusqlite::Result<Vec<(String, u64)>> {
-            let mut rows = self.conn.prepare("SELECT reason,sum(n) FROM loss GROUP BY reason ORDER BY reason")?;
-            rows.query_map([], |r| Ok((r.get(0)?, r.get::<_, i64>(1)? as u64)))?.collect()
-        };
-        list().map_err(|e| classify(&e))
-    }
-
     /// Bytes of the file that hold something.
     pub fn used_bytes(&self) -> u64 {
         let pragma = |p: &str| self.conn.query_row(&format!("PRAGMA {p}"), [], |r| r.get::<_, i64>(0)).unwrap_or(0);
@@ -509,22 +442,6 @@ fn enough(until: EvictUntil, freed: Freed) -> bool {
         EvictUntil::Records(records) => freed.records >= records,
         EvictUntil::OlderThan(_) => false,
     }
-}
-
-/// Neighbouring losses of one run become one entry.
-fn add_loss(losses: &mut Vec<Loss>, lane: u32, run: u64, span: (u64, u64), n: u64, reason: Reason) {
-    if let Some(l) = losses.last_mut()
-        && l.lane == lane
-        && l.run == run
-        && l.reason == reason.as_str()
-        && l.last < span.0
-    {
-        l.last = span.1;
-        l.n += n;
-        return;
-    }
-    let reason = reason.as_str().to_owned();
-    losses.push(Loss { id: 0, at: 0, lane, run, first: span.0, last: span.1, n, exact: true, reason });
 }
 
 /// Records of a row that are not settled. Neither column has a checksum: a damaged one must not become a panic.

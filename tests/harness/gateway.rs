@@ -103,8 +103,13 @@ impl Gateway {
     pub fn metric(&self, name: &str) -> f64 {
         let metrics = self.metrics();
         let mut samples = metrics.iter().filter(|(full, _)| full.split('{').next() == Some(name)).peekable();
-        assert!(samples.peek().is_some(), "there is no metric {name} in {:?}", metrics.keys());
+        assert!(samples.peek().is_some(), "there is no metric {name} among {}", metrics.len());
         samples.map(|(_, value)| value).sum()
+    }
+
+    #[allow(dead_code, reason = "the benchmark measures the process; the tests do not")]
+    pub fn pid(&self) -> u32 {
+        self.job().pid()
     }
 
     pub fn config(&self) -> PathBuf {
@@ -162,7 +167,7 @@ impl Builder {
     }
 
     pub fn kafka(self, bootstrap_servers: &str) -> Builder {
-        self.table("[kafka.main]", &format!("bootstrap_servers = {bootstrap_servers:?}\nlinger = \"5ms\"\n"))
+        self.table("[kafka.main]", &format!("bootstrap_servers = {bootstrap_servers:?}\n"))
     }
 
     pub fn lane(self, name: &str, lines: &str) -> Builder {

@@ -186,13 +186,18 @@ pub fn free_port() -> u16 {
 }
 
 /// Asks again and again, for things that have no event to wait for: another process's port or HTTP answer.
-pub fn wait_until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
+pub fn wait_until<T>(what: &str, ask: impl FnMut() -> Option<T>) -> T {
+    wait_long(what, PATIENCE, ask)
+}
+
+/// The same with a patience of its own, for what is long by design.
+pub fn wait_long<T>(what: &str, patience: Duration, mut ask: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + patience;
     loop {
         if let Some(answer) = ask() {
             return answer;
         }
-        assert!(Instant::now() < deadline, "waited {PATIENCE:?} in vain until {what}");
+        assert!(Instant::now() < deadline, "waited {patience:?} in vain until {what}");
         std::thread::sleep(Duration::from_millis(20));
     }
 }

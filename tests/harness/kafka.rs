@@ -128,6 +128,16 @@ impl KafkaServer {
         let gone = block_on(self.admin().delete_topics(&[name], &admin_options())).unwrap();
         gone.into_iter().for_each(|result| drop(result.unwrap_or_else(|(name, code)| panic!("delete {name}: {code}"))));
         self.wait_for_topic(name, |leaders| leaders == 0);
+        // The broker goes on acknowledging records for a dying topic until its log is set aside.
+        let data = self.dir.path().join("data");
+        let is_log = |entry: std::fs::DirEntry| {
+            let file = entry.file_name().to_string_lossy().into_owned();
+            file.rsplit_once('-').is_some_and(|(topic, partition)| topic == name && partition.parse::<u32>().is_ok())
+        };
+        super::jobs::wait_until("the topic's log is gone", || {
+            let left = std::fs::read_dir(&data).unwrap().flatten().any(is_log);
+            (!left).then_some(())
+        });
     }
 
     /// The names of all topics.

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -209,26 +210,38 @@ impl Subscriber {
 
 /// A plant that publishes in the background at a steady pace while the scenario does its worst.
 pub struct Load {
-    progress: Arc<(Mutex<usize>, Condvar)>,
+    progress: Arc<Progress>,
     thread: JoinHandle<Vec<String>>,
 }
 
+#[derive(Default)]
+struct Progress {
+    acknowledged: Mutex<usize>,
+    news: Condvar,
+    stopping: AtomicBool,
+}
+
 impl Load {
-    /// Publishes `readings`, `per_second` of them.
-    pub fn start(port: u16, login: Option<&Login>, per_second: u32, readings: Vec<Reading>) -> Load {
-        let progress = Arc::new((Mutex::new(0), Condvar::new()));
+    /// Publishes `readings`, `per_second` of them, to their end or until [`Load::stop`].
+    pub fn start(
+        port: u16,
+        login: Option<&Login>,
+        per_second: u32,
+        readings: impl Iterator<Item = Reading> + Send + 'static,
+    ) -> Load {
+        let progress = Arc::new(Progress::default());
         let shown = Arc::clone(&progress);
         let mut publisher = Publisher::connect(port, "plant", login);
         let thread = std::thread::spawn(move || {
             let begin = Instant::now();
-            for (sent, reading) in (0u32..).zip(&readings) {
+            for (sent, reading) in (0u32..).zip(readings).take_while(|_| !shown.stopping.load(Ordering::Relaxed)) {
                 // The pace is the point here: it keeps the load going on while the scenario acts.
                 std::thread::sleep((begin + Duration::from_secs(1) * sent / per_second).duration_since(Instant::now()));
-                publisher.publish(reading);
-                show(&shown, publisher.acknowledged().len());
+                publisher.publish(&reading);
+                shown.show(publisher.acknowledged().len());
             }
             let acknowledged = publisher.finish();
-            show(&shown, acknowledged.len());
+            shown.show(acknowledged.len());
             acknowledged
         });
         Load { progress, thread }
@@ -236,18 +249,27 @@ impl Load {
 
     /// Waits until Mosquitto has acknowledged `count` readings.
     pub fn wait_for(&self, count: usize) {
-        let (acknowledged, news) = &*self.progress;
-        let waited = news.wait_timeout_while(acknowledged.lock().unwrap(), PATIENCE, |have| *have < count).unwrap();
-        assert!(!waited.1.timed_out(), "the load stands at {} of {count}", *waited.0);
+        let acknowledged = self.progress.acknowledged.lock().unwrap();
+        let news = &self.progress.news;
+        let (have, waited) = news.wait_timeout_while(acknowledged, PATIENCE, |have| *have < count).unwrap();
+        assert!(!waited.timed_out(), "the load stands at {} of {count}", *have);
     }
 
     /// Waits for the end: the ids of all readings.
     pub fn finish(self) -> Vec<String> {
         self.thread.join().expect("the load's own failure is above")
     }
+
+    /// Publishes nothing more, and waits until all that was published is acknowledged: their ids.
+    pub fn stop(self) -> Vec<String> {
+        self.progress.stopping.store(true, Ordering::Relaxed);
+        self.finish()
+    }
 }
 
-fn show(progress: &(Mutex<usize>, Condvar), acknowledged: usize) {
-    *progress.0.lock().unwrap() = acknowledged;
-    progress.1.notify_all();
+impl Progress {
+    fn show(&self, acknowledged: usize) {
+        *self.acknowledged.lock().unwrap() = acknowledged;
+        self.news.notify_all();
+    }
 }

@@ -51,6 +51,15 @@ impl Rig {
 
     /// Publishes in the background, from the moment on when Mosquitto has a session to keep the readings for.
     pub fn load(&self, per_second: u32, readings: Vec<Reading>) -> Load {
+        self.start_load(per_second, readings.into_iter())
+    }
+
+    /// The same without an end, for scenarios that last as long as the machine takes: ten devices, until [`Load::stop`].
+    pub fn endless_load(&self, per_second: u32) -> Load {
+        self.start_load(per_second, (0..).flat_map(|number| (0..10).map(move |device| Reading::new(device, number))))
+    }
+
+    fn start_load(&self, per_second: u32, readings: impl Iterator<Item = Reading> + Send + 'static) -> Load {
         self.tap.wait_for("the gateway's subscription", |history| history.subacks > 0);
         Load::start(self.mosquitto.port(), self.mosquitto.login(), per_second, readings)
     }

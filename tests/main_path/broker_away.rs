@@ -6,11 +6,12 @@ use crate::harness::rig::Rig;
 #[test]
 fn restarted_with_its_sessions() {
     let mut rig = Rig::builder().start();
-    let load = rig.load(500, plant(10, 0, 200));
+    let load = rig.endless_load(500);
     rig.wait_accepted(500);
     rig.mosquitto.stop();
     rig.mosquitto.restart();
-    let published = load.finish();
+    rig.wait_accepted(1_000);
+    let published = load.stop();
     rig.saw("reconnect", rig.tap.history().connects.len() - 1);
     rig.close_books(&published);
 }
@@ -33,12 +34,12 @@ fn restarted_without_its_sessions() {
 #[test]
 fn cut_again_and_again_under_load() {
     let mut rig = Rig::builder().start();
-    let load = rig.load(500, plant(10, 0, 300));
+    let load = rig.endless_load(500);
     for accepted in [300, 700, 1_100, 1_500] {
         rig.wait_accepted(accepted);
         rig.tap.cut();
     }
-    let published = load.finish();
+    let published = load.stop();
     rig.saw("reconnect", rig.tap.history().connects.len() - 1);
     rig.close_books(&published);
 }
@@ -47,13 +48,14 @@ fn cut_again_and_again_under_load() {
 #[test]
 fn held_and_then_cut() {
     let mut rig = Rig::builder().start();
-    let load = rig.load(500, plant(10, 0, 200));
+    let load = rig.endless_load(500);
     rig.wait_accepted(500);
     rig.tap.hold();
     load.wait_for(1_000);
     rig.tap.cut();
     rig.tap.resume();
-    let published = load.finish();
+    rig.wait_accepted(1_200);
+    let published = load.stop();
     rig.saw("reconnect", rig.tap.history().connects.len() - 1);
     rig.close_books(&published);
 }

@@ -22,7 +22,7 @@ fn commit_first_changes_nothing_that_can_be_seen() {
 #[test]
 fn a_graceful_restart_under_load_repeats_nothing_under_another_id() {
     let mut rig = Rig::builder().start();
-    let load = rig.load(500, plant(10, 0, 200));
+    let load = rig.endless_load(500);
     for accepted in [400, 900, 1_400] {
         rig.wait_accepted(accepted);
         rig.gateway.stop();
@@ -31,5 +31,5 @@ fn a_graceful_restart_under_load_repeats_nothing_under_another_id() {
     let connects = rig.tap.history().connects;
     assert!(connects.iter().all(|client_id| *client_id == connects[0]), "one stable client id: {connects:?}");
     rig.saw("restart", connects.len() - 1);
-    rig.close_books(&load.finish());
+    rig.close_books(&load.stop());
 }

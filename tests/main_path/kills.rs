@@ -1,7 +1,7 @@
 //! The gateway is killed with -9: at each numbered step of the path, and at random. It stops at the named fault point,
 //! so the kill lands exactly there.
 
-use crate::harness::readings::{Dice, plant};
+use crate::harness::readings::Dice;
 use crate::harness::rig::Rig;
 
 const COMMIT_FIRST: &str = "when = \"always\"";
@@ -11,12 +11,12 @@ const DIRECT: &str = "when = \"offline\"";
 fn killed_at(point: &str, lane: &str) {
     let mut rig = Rig::builder().lane(lane).build();
     rig.gateway.start_with_fault(&format!("{point}:4"));
-    let load = rig.load(500, plant(10, 0, 100));
+    let load = rig.endless_load(500);
     rig.gateway.wait_for_fault(point);
     rig.gateway.kill9();
     rig.gateway.start();
     rig.saw("kill -9", rig.tap.history().connects.len() - 1);
-    rig.close_books(&load.finish());
+    rig.close_books(&load.stop());
 }
 
 macro_rules! kills {
@@ -61,7 +61,7 @@ fn killed_at_random(lane: &str) {
     eprintln!("FOREBAY_KILLS={kills} FOREBAY_SEED={seed}");
     let mut dice = Dice::new(seed);
     let mut rig = Rig::builder().lane(lane).start();
-    let load = rig.load(1_000, plant(10, 0, 40 * (usize::try_from(kills).unwrap() + 1)));
+    let load = rig.endless_load(1_000);
     for _ in 0..kills {
         // A PUBLISH is awaited, not a PUBACK: a kill may hit before anything of this life was acknowledged.
         let offered = rig.tap.history().offered.len() + usize::try_from(dice.between(1, 350)).unwrap();
@@ -70,7 +70,7 @@ fn killed_at_random(lane: &str) {
         rig.gateway.start();
     }
     rig.saw("kill -9", rig.tap.history().connects.len() - 1);
-    rig.close_books(&load.finish());
+    rig.close_books(&load.stop());
 }
 
 fn from_env(name: &str) -> Option<u64> {
@@ -81,12 +81,12 @@ fn from_env(name: &str) -> Option<u64> {
 #[test]
 fn paused_under_load() {
     let mut rig = Rig::builder().start();
-    let load = rig.load(500, plant(10, 0, 200));
+    let load = rig.endless_load(500);
     rig.wait_accepted(500);
     let before = rig.accepted();
     rig.gateway.pause();
     load.wait_for(before + 700);
     rig.saw("published to a paused gateway", 700);
     rig.gateway.resume();
-    rig.close_books(&load.finish());
+    rig.close_books(&load.stop());
 }

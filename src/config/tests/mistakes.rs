@@ -88,7 +88,7 @@ fn units() {
 [spool]
 ack_delay = "5"
 max_bytes = 1073741824
-settle = "5 min"
+wear_budget_per_day = "5 min"
 reserve_bytes = "64mib"
 [events]
 heartbeat = "1.5s"

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::super::support::{frame, publish as raw_publish, source};
+use super::super::tests::support::{frame, publish as raw_publish, source};
 use super::*;
 use crate::config::Secret;
 use MqttVersion::{V5, V311};

@@ -292,6 +292,7 @@ impl<'a, S: AsyncRead + AsyncWrite> Connection<'a, S> {
         }
         if self.subscriber.is_settled() && !self.subscribed {
             self.subscribed = true;
+            SourceCounters::set(&self.session.counters.subscribed, 1);
             self.session.tell(SourceEvent::Subscribed { subscriptions: self.subscriber.wanted().to_vec() });
         }
     }

@@ -23,15 +23,7 @@ mod topics;
 mod window;
 
 #[cfg(test)]
-mod cost_tests;
-#[cfg(test)]
-mod scripted_tests;
-#[cfg(test)]
-mod support;
-#[cfg(test)]
 mod tests;
-#[cfg(test)]
-mod tls_tests;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -104,6 +96,8 @@ pub struct SourceCounters {
     pub unacked_bytes: AtomicU64,
     /// Gauge: 1 between CONNACK and the end of the connection.
     pub connected: AtomicU64,
+    /// Gauge: 1 between the answer to the last SUBSCRIBE and the end of the connection: what is published now comes here.
+    pub subscribed: AtomicU64,
 }
 
 impl SourceCounters {

@@ -121,6 +121,7 @@ impl<'a> Life<'a> {
         });
         let ended = connection.run(stop).await;
         SourceCounters::set(connected, 0);
+        SourceCounters::set(&self.session.counters.subscribed, 0);
         ended
     }
 

@@ -8,8 +8,6 @@ use super::{Key, Outcome, Sent, Sink};
 use crate::record::Body;
 
 pub type Partition = (String, u8);
-/// Topic and key.
-type Place = (String, Vec<u8>);
 
 /// One record with the producer.
 #[derive(Debug, Clone)]
@@ -18,18 +16,21 @@ struct Flying {
     id: u64,
 }
 
+/// In flight to one partition, each with its place in the log.
+type Queue = VecDeque<(Flying, (String, Vec<u8>))>;
+
 #[derive(Debug, Default)]
 pub struct Broker {
     pub dice: Dice,
     /// What is in Kafka, in order, repeats included.
-    pub log: BTreeMap<Place, Vec<u64>>,
+    pub log: BTreeMap<(String, Vec<u8>), Vec<u64>>,
     pub delivered: BTreeSet<u64>,
     /// Topics that refuse.
     pub blocked: BTreeSet<String>,
     /// Records that Kafka never takes: ids with this remainder.
     pub poison: Option<u64>,
     pub capacity: usize,
-    queues: BTreeMap<Partition, VecDeque<(Flying, Place)>>,
+    queues: BTreeMap<Partition, Queue>,
     reports: BTreeMap<Partition, VecDeque<(Key, Outcome)>>,
     /// Partitions whose failure nobody has heard of yet: what is sent to them meanwhile fails too, as with a producer
     /// that leaves no gaps.

@@ -14,7 +14,7 @@ use bytes::BytesMut;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::codec::{self, Head, kind};
+use super::super::codec::{self, Head, kind};
 use super::support::{Hub, Running, publish, source};
 use crate::config::MqttVersion::{self, V5, V311};
 use crate::intake::SourceEvent;

@@ -13,8 +13,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 
-use super::codec::Head;
-use super::{MqttSession, SourceCounters};
+use super::super::codec::Head;
+use super::super::{MqttSession, SourceCounters};
 use crate::config::{MqttSource, MqttVersion, Subscription};
 use crate::intake::{AckTicket, Deliver, Delivery, Fate, Route, Routed, SourceEvent};
 use crate::record::{Arrival, Reading, RecordView, TimestampKind};
@@ -126,7 +126,7 @@ impl Hub {
     }
 }
 
-pub(super) fn source(port: u16, version: MqttVersion) -> MqttSource {
+pub(in crate::intake::mqtt) fn source(port: u16, version: MqttVersion) -> MqttSource {
     MqttSource {
         name: "plant".to_owned(),
         host: "127.0.0.1".to_owned(),
@@ -329,7 +329,13 @@ impl Peer {
 }
 
 /// Encodes a PUBLISH by hand: it must be possible to make wrong ones.
-pub(super) fn publish(version: MqttVersion, qos: u8, pkid: u16, topic: &[u8], payload: &[u8]) -> BytesMut {
+pub(in crate::intake::mqtt) fn publish(
+    version: MqttVersion,
+    qos: u8,
+    pkid: u16,
+    topic: &[u8],
+    payload: &[u8],
+) -> BytesMut {
     let mut body = BytesMut::new();
     body.put_u16(topic.len() as u16);
     body.put_slice(topic);
@@ -343,7 +349,7 @@ pub(super) fn publish(version: MqttVersion, qos: u8, pkid: u16, topic: &[u8], pa
     frame(0x30 | qos << 1, &body)
 }
 
-pub(super) fn frame(first: u8, body: &[u8]) -> BytesMut {
+pub(in crate::intake::mqtt) fn frame(first: u8, body: &[u8]) -> BytesMut {
     let mut out = BytesMut::from(&[first][..]);
     let mut length = body.len();
     while length >= 128 {

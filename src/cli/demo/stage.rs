@@ -1,0 +1,245 @@
+//! What the demo stands on: a directory, a broker, a Kafka, and the gateway's configuration that joins them.
+
+use std::collections::BTreeMap;
+use std::fs::{self, DirBuilder};
+use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+
+use super::kafka::Embedded;
+use super::story::{Story, Verdict};
+use super::{DemoArgs, DemoError, mqtt};
+use crate::cli::kafka::Cluster;
+use crate::cli::simulate::mqtt::{Broker, Version};
+use crate::cli::simulate::run::random_u64;
+use crate::config::{self, Config};
+
+pub const TOPIC: &str = "EquipmentStatus";
+const EVENTS_TOPIC: &str = "forebay.events";
+/// Name and partitions.
+const TOPICS: [(&str, i32); 2] = [(TOPIC, 2), (EVENTS_TOPIC, 1)];
+const MQTT_PORT: u16 = 1883;
+
+/// Everything but the gateway, the witness and the devices.
+pub struct Stage {
+    /// Eight hexadecimal digits that no other demo has: part of the gateway's name and of the MQTT topics, so that a
+    /// broker or Kafka of one's own can serve other things as well.
+    pub instance: String,
+    pub config: Config,
+    pub bootstrap_servers: String,
+    pub broker: Broker,
+    pub embedded_broker: bool,
+    /// `None`: the person's own.
+    pub kafka: Option<Embedded>,
+    place: Place,
+}
+
+/// The gateway's directory. Removed when dropped, unless it is kept.
+struct Place {
+    dir: PathBuf,
+    keep: bool,
+}
+
+impl Stage {
+    /// Starts the embedded parts and writes the configuration. Blocks; not for an async context.
+    ///
+    /// # Errors
+    /// What cannot be had.
+    pub fn set_up(args: &DemoArgs) -> Result<Self, DemoError> {
+        let instance = format!("{:08x}", random_u64() as u32);
+        let broker = match &args.mqtt {
+            Some(address) => broker_at(address)?,
+            None => Broker::plain(start_broker()?),
+        };
+        let kafka = if args.kafka.is_none() { Some(start_kafka()?) } else { None };
+        let given = args.kafka.clone().unwrap_or_default();
+        let bootstrap_servers = kafka.as_ref().map_or(given, Embedded::bootstrap_servers);
+        let place = Place::make(&instance)?;
+        let text = config_text(&instance, &place.dir, &broker, &bootstrap_servers);
+        let config = place.write_config(&text)?;
+        if kafka.is_none() {
+            create_missing_topics(&config)?;
+        }
+        let embedded_broker = args.mqtt.is_none();
+        Ok(Self { instance, config, bootstrap_servers, broker, embedded_broker, kafka, place })
+    }
+
+    pub fn config_path(&self) -> PathBuf {
+        self.place.config_path()
+    }
+
+    /// The template of the devices' topics; the route of the configuration takes exactly these.
+    pub fn device_topic() -> &'static str {
+        "forebay-demo/{instance}/{line}/{equipment}/status"
+    }
+
+    /// Decides whether the directory stays. What the gateway has promised and not delivered is never thrown away.
+    pub fn leave(&mut self, verdict: &Verdict, keep: bool, story: &mut Story) {
+        if keep || verdict.in_spool > 0 {
+            self.place.keep = true;
+            story.kept(&self.place.dir, &self.config_path(), verdict.in_spool);
+        }
+    }
+}
+
+impl Place {
+    fn make(instance: &str) -> Result<Self, DemoError> {
+        let dir = std::env::temp_dir().join(format!("forebay-demo-{instance}"));
+        // Others on this machine have no business with the readings.
+        let made = DirBuilder::new().mode(0o700).create(&dir);
+        made.map_err(|source| DemoError::Directory { dir: dir.display().to_string(), source })?;
+        Ok(Self { dir, keep: false })
+    }
+
+    fn config_path(&self) -> PathBuf {
+        self.dir.join("gateway.toml")
+    }
+
+    fn write_config(&self, text: &str) -> Result<Config, DemoError> {
+        let path = self.config_path();
+        let written = fs::write(&path, text);
+        written.map_err(|source| DemoError::Directory { dir: self.dir.display().to_string(), source })?;
+        Ok(config::load(&path)?.config)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if !self.keep
+            && let Err(error) = fs::remove_dir_all(&self.dir)
+        {
+            tracing::warn!(dir = %self.dir.display(), %error, "failed to remove the demo's directory");
+        }
+    }
+}
+
+fn start_broker() -> Result<SocketAddr, DemoError> {
+    mqtt::start().map_err(DemoError::Broker)
+}
+
+fn start_kafka() -> Result<Embedded, DemoError> {
+    Embedded::start(&TOPICS).map_err(DemoError::Kafka)
+}
+
+/// `host`, `host:port` or `[v6]:port`.
+fn broker_at(address: &str) -> Result<Broker, DemoError> {
+    let wrong = || DemoError::Address(address.to_owned());
+    let is_alone = !address.contains(':') || address.ends_with(']');
+    let (host, port) = match address.rsplit_once(':') {
+        Some((host, port)) if !is_alone => (host, port.parse().map_err(|_| wrong())?),
+        _ => (address, MQTT_PORT),
+    };
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    // An IPv6 address without brackets could be cut in two ways.
+    if host.is_empty() || bare.is_none() && host.contains(':') {
+        return Err(wrong());
+    }
+    let host = bare.unwrap_or(host);
+    Ok(Broker { host: host.to_owned(), port, version: Version::V311, login: None, tls: None })
+}
+
+/// Topics that are there stay as they are: they are not the demo's.
+fn create_missing_topics(config: &Config) -> Result<(), DemoError> {
+    let cluster = Cluster::open(&config.kafka[0])?;
+    let existing = cluster.topics(&[])?;
+    for topic in config.topics.iter().filter(|topic| !existing.contains_key(&topic.name)) {
+        cluster.create(topic, &BTreeMap::new())?;
+    }
+    Ok(())
+}
+
+/// A configuration as a person would write it, with the least that is needed.
+fn config_text(instance: &str, dir: &Path, broker: &Broker, bootstrap_servers: &str) -> String {
+    let quoted = |text: &str| toml::Value::from(text).to_string();
+    let topics = TOPICS.map(|(name, n)| format!("[[topic]]\nname = {}\npartitions = {n}\n", quoted(name))).join("\n");
+    format!(
+        r#"# Written by `forebay demo`.
+
+[gateway]
+name = "demo-{instance}"
+state_dir = {dir}
+runtime_dir = {dir}
+
+[[source.mqtt]]
+name = "plant"
+host = {host}
+port = {port}
+version = "3.1.1"
+backoff_min = "50ms"
+
+[[route]]
+filter = "forebay-demo/{instance}/{{line}}/{{equipment}}/status"
+kafka_topic = "{TOPIC}"
+key = "{{equipment}}"
+timestamp = {{ pointer = "/timestamp", format = "rfc3339" }}
+
+# Straight to Kafka; through the spool only while Kafka does not answer.
+[[lane]]
+name = "default"
+when = "offline"
+
+[kafka.main]
+bootstrap_servers = {servers}
+# The outage of the demo is short; so is the patience of who watches it.
+properties = {{ "reconnect.backoff.max.ms" = 1000 }}
+
+{topics}
+[http]
+listen = "off"
+"#,
+        dir = quoted(&dir.to_string_lossy()),
+        host = quoted(&broker.host),
+        port = broker.port,
+        servers = quoted(bootstrap_servers),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+
+    #[test]
+    fn the_configuration_is_valid_and_takes_what_the_devices_publish() {
+        let broker = broker_at("localhost").unwrap();
+        let text = config_text("4f1c", Path::new("/tmp/it's \"here\""), &broker, "127.0.0.1:9092");
+        let loaded = config::parse_str("demo.toml", &text).unwrap();
+        // One broker is all that the demo has; nothing else about it may be unwise.
+        let expected = |warning: &config::Problem| warning.message.contains("in one broker's memory");
+        assert!(loaded.warnings.iter().all(expected), "{:?}", loaded.warnings);
+        let config = loaded.config;
+        assert_eq!(config.gateway.state_dir, Path::new("/tmp/it's \"here\""));
+        assert!(config.http.listen.is_none());
+        let names: Vec<&str> = config.topics.iter().map(|topic| topic.name.as_str()).collect();
+        assert!(names.contains(&config.events.topic.as_str()), "{names:?}");
+        let filter = Stage::device_topic().replace("{instance}", "4f1c");
+        assert!(text.contains(&format!("filter = \"{filter}\"")), "{text}");
+    }
+
+    #[test]
+    fn addresses_are_read() {
+        let check = |text: &str, host: &str, port: u16| {
+            let broker = broker_at(text).unwrap();
+            assert_eq!((broker.host.as_str(), broker.port), (host, port), "{text}");
+        };
+        check("plant-broker", "plant-broker", 1883);
+        check("10.0.0.7:11883", "10.0.0.7", 11883);
+        check("[::1]:1884", "::1", 1884);
+        check("[::1]", "::1", 1883);
+        for bad in ["", ":1883", "host:port", "host:70000", "fe80::1"] {
+            assert!(broker_at(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_place_goes_unless_it_is_kept() {
+        let mut place = Place::make(&format!("{:x}", random_u64())).unwrap();
+        let dir = place.dir.clone();
+        place.keep = true;
+        drop(place);
+        assert!(dir.is_dir());
+        drop(Place { dir: dir.clone(), keep: false });
+        assert!(!dir.exists());
+    }
+}

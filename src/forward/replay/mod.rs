@@ -1,0 +1,3 @@
+//! Sending once more what has been delivered.
+
+pub mod kafka;
