@@ -254,6 +254,11 @@ impl Hub {
                 }
                 self.note_losses(&read.losses);
             }
+            Reply::SetAside { aside, losses } => {
+                self.lanes.iter_mut().for_each(Lane::replaced);
+                self.note_losses(&losses);
+                self.tell_set_aside(&aside);
+            }
             Reply::ReadFailed { lane, error } => {
                 tracing::error!(lane, %error, "failed to read a lane's chunks; it is tried again");
                 let now_us = self.state.now_us;

@@ -22,7 +22,7 @@ mod read;
 mod send;
 mod tally;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use std::collections::VecDeque;
 
@@ -139,6 +139,8 @@ pub struct Lane {
     late_at: Option<u64>,
     direct_since_us: u64,
     read_again_us: u64,
+    /// The tally speaks of a file that is gone.
+    recount: bool,
     tally: Tally,
     dead: Vec<Burial>,
     dropped: Vec<(Loss, Vec<AckTicket>)>,
@@ -223,6 +225,7 @@ impl Lane {
             late_at: None,
             direct_since_us: 0,
             read_again_us: 0,
+            recount: false,
             tally: Tally::default(),
             dead: Vec::new(),
             dropped: Vec::new(),

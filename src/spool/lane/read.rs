@@ -1,5 +1,6 @@
 //! Step 6 of a lane: chunks from the file into the window, and the count of what a start found.
 
+use super::tally::Tally;
 use super::{Lane, READ_RETRY_US, Staged, THIS_RUN};
 use crate::spool::window::{Held, HeldRecord, RECORD_OVERHEAD, Stage, bit};
 use crate::spool::{Freed, RowId, StoredChunk};
@@ -31,10 +32,21 @@ impl Lane {
         self.show_backlog();
     }
 
+    /// The file has been replaced by what could be salvaged: until the lane is empty, nobody knows how much that is.
+    pub fn replaced(&mut self) {
+        self.recount = true;
+        self.unread = true;
+    }
+
     /// Chunks read from the file, in order.
     pub fn read_done(&mut self, chunks: Vec<StoredChunk>, more: bool) {
         self.reading = false;
         self.unread = more;
+        if self.recount && !more && chunks.is_empty() && self.window.is_empty() {
+            self.recount = false;
+            self.tally = Tally { history_bytes: self.tally.history_bytes, ..Tally::default() };
+            self.show_backlog();
+        }
         // A row that this lane has not written yet is what a failed commit left behind: its records are still open.
         let unwritten = self.staged.row().unwrap_or(self.next_row);
         for chunk in chunks {

@@ -39,7 +39,7 @@ pub struct Broker {
 
 /// The record's number in the simulation: its payload.
 pub fn id_of(body: &Body) -> u64 {
-    u64::from_le_bytes(body.view().unwrap().payload.try_into().unwrap())
+    u64::from_le_bytes(body.view().unwrap().payload[..8].try_into().unwrap())
 }
 
 fn partition_of(body: &Body) -> (Partition, Vec<u8>) {

@@ -4,8 +4,8 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod broker;
-mod dice;
-mod file;
+pub mod dice;
+pub mod file;
 mod world;
 
 use std::collections::BTreeSet;
@@ -18,7 +18,7 @@ use world::World;
 
 const STEPS: u64 = 500;
 
-fn number(name: &str) -> Option<u64> {
+pub fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
 
