@@ -158,7 +158,7 @@ fn lines(dir: &Path) -> Vec<String> {
         format!("listener.name.token.oauthbearer.sasl.jaas.config={module}"),
         format!("listener.name.token.oauthbearer.sasl.server.callback.handler.class={validator}"),
         // With it the broker closes a connection at its token's end, unless a new token has been shown (KIP-368).
-        format!("listener.name.token.oauthbearer.connections.max.reauth.ms={}", REAUTHENTICATE.as_millis()),
+        format!("connections.max.reauth.ms={}", REAUTHENTICATE.as_millis()),
     ]);
     lines
 }

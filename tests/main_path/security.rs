@@ -107,7 +107,6 @@ fn a_token_renewed_by_replacing_its_file() {
     let first = token(LIFETIME);
     let file = Named::new(first.as_bytes());
     let sasl = "mechanism = \"OAUTHBEARER\"\n".to_owned() + &file_line("token_file", &file.path);
-    let sasl = sasl + "[kafka.main.properties]\ndebug = \"security,broker,protocol\"\n";
     let mut rig = through(Door::Token, authority(), Some(sasl)).start();
     let load = rig.endless_load(50);
     rig.wait_accepted(50);
