@@ -16,7 +16,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, DeliveryResult, Producer as _, ProducerContext, ThreadedProducer};
 
-use super::client::kafka::{IN_FLIGHT_MAX, producer_config, token, token_file};
+use super::client::kafka::{IN_FLIGHT_MAX, in_words, producer_config, token, token_file};
 use super::errors::{Class, classify};
 use super::times::{Stamp, Times};
 use super::{ProducerNote, Report};
@@ -200,7 +200,7 @@ impl Cluster {
         };
         self.careful = self.careful_until_us.is_some();
         let config = producer_config(&self.config, self.bytes_max, self.careful);
-        self.producer = Some(config.create_with_context(context).map_err(|e| e.to_string())?);
+        self.producer = Some(config.create_with_context(context).map_err(|e| in_words(&e))?);
         Ok(())
     }
 
