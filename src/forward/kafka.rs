@@ -5,7 +5,7 @@
 //! carry its generation and count for nothing.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 pub use rdkafka::types::RDKafkaErrorCode as Code;
@@ -16,7 +16,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, DeliveryResult, Producer as _, ProducerContext, ThreadedProducer};
 
-use super::client::kafka::{IN_FLIGHT_MAX, producer_config, token, token_file};
+use super::client::kafka::{IN_FLIGHT_MAX, in_words, producer_config, token, token_file};
 use super::errors::{Class, classify};
 use super::times::{Stamp, Times};
 use super::{ProducerNote, Report};
@@ -44,6 +44,16 @@ struct Context {
     name: String,
     token_file: Option<std::path::PathBuf>,
     reports: Arc<dyn Reports>,
+    /// What a connection failed for last: librdkafka says only afterwards that all brokers are down, and not why.
+    last_failure: Mutex<String>,
+}
+
+impl Context {
+    fn brokers_down(&self, reason: &str) {
+        let last_failure = self.last_failure.lock().expect("no holder of this lock panics").clone();
+        let cause = if last_failure.is_empty() { reason.to_owned() } else { last_failure };
+        self.reports.note(ProducerNote::Reachable { cluster: self.cluster, up: false, cause });
+    }
 }
 
 impl ClientContext for Context {
@@ -64,10 +74,11 @@ impl ClientContext for Context {
             Some(Code::Fatal) => {
                 self.reports.note(ProducerNote::Fatal { cluster, generation, cause: reason.to_owned() });
             }
-            Some(Code::AllBrokersDown) => {
-                self.reports.note(ProducerNote::Reachable { cluster, up: false, cause: reason.to_owned() });
+            Some(Code::AllBrokersDown) => self.brokers_down(reason),
+            _ => {
+                reason.clone_into(&mut self.last_failure.lock().expect("no holder of this lock panics"));
+                tracing::debug!(cluster = self.name, %error, reason, "librdkafka reports an error");
             }
-            _ => tracing::debug!(cluster = self.name, %error, reason, "librdkafka reports an error"),
         }
     }
 
@@ -185,10 +196,11 @@ impl Cluster {
             name: self.config.name.clone(),
             token_file: token_file(&self.config),
             reports: Arc::clone(&self.reports),
+            last_failure: Mutex::default(),
         };
         self.careful = self.careful_until_us.is_some();
         let config = producer_config(&self.config, self.bytes_max, self.careful);
-        self.producer = Some(config.create_with_context(context).map_err(|e| e.to_string())?);
+        self.producer = Some(config.create_with_context(context).map_err(|e| in_words(&e))?);
         Ok(())
     }
 

@@ -70,7 +70,7 @@ impl Gateway {
         let inbox = Inbox::new();
         let answers = Arc::clone(&inbox);
         let (owner, opened) =
-            Owner::start(&settings(&config), Box::new(move |reply| answers.reply(reply))).map_err(start)?;
+            Owner::start(settings(&config), Box::new(move |reply| answers.reply(reply))).map_err(start)?;
         let shown = Arc::new(Shown::default());
         let spool = owner.requests();
         let hub = build_hub(&config, &inbox, owner, &opened, &shown);

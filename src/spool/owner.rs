@@ -40,7 +40,6 @@ pub enum Request {
 /// Where answers go.
 pub type Answer = Box<dyn Fn(Reply) + Send>;
 
-#[derive(Debug, Clone)]
 pub struct Settings {
     pub path: PathBuf,
     pub max_bytes: u64,
@@ -104,18 +103,17 @@ impl Owner {
     ///
     /// # Errors
     /// The lock's or the file's, in words. A damaged file is no error: it is set aside and a new one begun.
-    pub fn start(settings: &Settings, answer: Answer) -> Result<(Owner, Opened), String> {
+    pub fn start(settings: Settings, answer: Answer) -> Result<(Owner, Opened), String> {
         if let Some(dir) = settings.path.parent() {
             std::fs::create_dir_all(dir).map_err(|e| format!("create {}: {e}", dir.display()))?;
         }
         let lock = lock::take(&settings.path).map_err(|e| e.to_string())?;
         let run = schema::new_id();
-        let (store, opened) = open_or_set_aside(settings, run)?;
+        let (store, opened) = open_or_set_aside(&settings, run)?;
         let disk = Disk::new(&settings.path, settings.ballast_bytes, settings.reserve_bytes);
         let (requests, queue) = sync_channel(REQUESTS_MAX);
         let counts = opened.lanes.iter().map(Count::new).collect();
         let last_rows = opened.lanes.iter().map(|l| (l.number, l.last_row)).collect();
-        let settings = settings.clone();
         let body = move || {
             let _lock = lock;
             let replaced_at = None;

@@ -112,6 +112,16 @@ impl Gateway {
         self.job().pid()
     }
 
+    /// All that it has written to stderr in this life, as far as it has come.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.dir.path().join(format!("log-{}", self.starts))).unwrap()
+    }
+
+    /// Waits for the first line of this life's log that contains `needle`.
+    pub fn wait_for_line(&self, needle: &str) -> String {
+        self.job().wait_for_line(needle)
+    }
+
     pub fn config(&self) -> PathBuf {
         self.dir.path().join("gateway.toml")
     }

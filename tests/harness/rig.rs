@@ -30,8 +30,13 @@ pub struct Rig {
     faults: Vec<(String, u64)>,
 }
 
+/// Puts tables and routes of a scenario before those of the rig; it gets the prefix of the topics.
+type Before = Box<dyn FnOnce(GatewayBuilder, &str) -> GatewayBuilder>;
+
 pub struct Builder {
     own_kafka: bool,
+    kafka: Option<(Arc<KafkaServer>, String)>,
+    before: Before,
     lane: String,
     spool: String,
     memory: String,
@@ -42,6 +47,8 @@ impl Rig {
     pub fn builder() -> Builder {
         Builder {
             own_kafka: false,
+            kafka: None,
+            before: Box::new(|gateway, _| gateway),
             lane: String::new(),
             spool: String::new(),
             memory: String::new(),
@@ -77,6 +84,11 @@ impl Rig {
         let topic = self.topic(name);
         self.kept.extend(self.kafka.consume_all(&topic));
         self.kafka.delete_topic(&topic);
+    }
+
+    /// Arrivals in a topic that the rig does not know, for the books.
+    pub fn keep(&mut self, records: Vec<Consumed>) {
+        self.kept.extend(records);
     }
 
     /// Notes how often a fault was seen to work: none at all fails the test.
@@ -204,6 +216,17 @@ impl Builder {
         self
     }
 
+    /// This broker, which the gateway reaches by one of its listeners.
+    pub fn kafka(mut self, server: &Arc<KafkaServer>, bootstrap_servers: String) -> Builder {
+        self.kafka = Some((Arc::clone(server), bootstrap_servers));
+        self
+    }
+
+    pub fn before(mut self, before: impl FnOnce(GatewayBuilder, &str) -> GatewayBuilder + 'static) -> Builder {
+        self.before = Box::new(before);
+        self
+    }
+
     /// Lines for the lane that carries the readings.
     pub fn lane(mut self, lines: &str) -> Builder {
         lines.clone_into(&mut self.lane);
@@ -237,21 +260,26 @@ impl Builder {
     pub fn build(self) -> Rig {
         static RIGS: AtomicUsize = AtomicUsize::new(0);
         let prefix = format!("rig{}", RIGS.fetch_add(1, Ordering::Relaxed));
-        let kafka = if self.own_kafka { KafkaServer::start() } else { KafkaServer::shared() };
+        let (kafka, bootstrap_servers) = self.kafka.clone().unwrap_or_else(|| {
+            let kafka = if self.own_kafka { KafkaServer::start() } else { KafkaServer::shared() };
+            let bootstrap_servers = kafka.bootstrap_servers();
+            (kafka, bootstrap_servers)
+        });
         let mosquitto = Mosquitto::start(&Options::default());
         let tap = Tap::start(mosquitto.port());
-        let gateway = self.gateway(&prefix, &kafka, &mosquitto, &tap).build();
+        let topic_configs = self.topic_configs.clone();
+        let gateway = self.gateway(&prefix, &bootstrap_servers, &mosquitto, &tap).build();
         let rig = Rig { kafka, mosquitto, tap, gateway, prefix, kept: Vec::new(), faults: Vec::new() };
-        rig.kafka.create_topic(&rig.topic("readings"), PARTITIONS, &self.topic_configs);
+        rig.kafka.create_topic(&rig.topic("readings"), PARTITIONS, &topic_configs);
         rig.kafka.create_topic(&rig.topic("dead"), 1, &[]);
         rig.kafka.create_topic(&rig.topic("events"), 1, &[]);
         rig
     }
 
-    fn gateway(&self, prefix: &str, kafka: &KafkaServer, mosquitto: &Mosquitto, tap: &Tap) -> GatewayBuilder {
-        Gateway::builder()
+    fn gateway(self, prefix: &str, bootstrap_servers: &str, mosquitto: &Mosquitto, tap: &Tap) -> GatewayBuilder {
+        (self.before)(Gateway::builder(), prefix)
             .mqtt(tap.port(), mosquitto.login())
-            .kafka(&kafka.bootstrap_servers())
+            .kafka(bootstrap_servers)
             .lane(LANE, &self.lane)
             .spool(&self.spool)
             .table("[memory]", &self.memory)

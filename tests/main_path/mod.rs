@@ -5,4 +5,5 @@ mod happy;
 mod kafka_away;
 mod kills;
 mod limits;
+mod security;
 mod topics;

@@ -1,6 +1,7 @@
 //! Step 6 of a lane: chunks from the file into the window, and the count of what a start found.
 
-use super::{Lane, READ_RETRY_US, Staged, THIS_RUN, Tally};
+use super::tally::Tally;
+use super::{Lane, READ_RETRY_US, Staged, THIS_RUN};
 use crate::spool::window::{Held, HeldRecord, RECORD_OVERHEAD, Stage, bit};
 use crate::spool::{Freed, RowId, StoredChunk};
 
@@ -24,17 +25,17 @@ impl Lane {
         self.read_again_us = now_us + READ_RETRY_US;
     }
 
-    /// The file has been replaced by what could be salvaged: until the lane is empty, nobody knows how much that is.
-    pub fn replaced(&mut self) {
-        self.recount = true;
-        self.unread = true;
-    }
-
     /// Chunks that could not be decoded have left the file for the ledger.
     pub fn discarded(&mut self, freed: Freed) {
         self.stats.lost += freed.records;
         self.tally.take(freed);
         self.show_backlog();
+    }
+
+    /// The file has been replaced by what could be salvaged: until the lane is empty, nobody knows how much that is.
+    pub fn replaced(&mut self) {
+        self.recount = true;
+        self.unread = true;
     }
 
     /// Chunks read from the file, in order.

@@ -53,7 +53,7 @@ impl Hub {
     fn start(dir: &Path) -> (Hub, crate::spool::owner::Opened) {
         let (answers, replies) = sync_channel(100_000);
         let answer = Box::new(move |reply| drop(answers.send(reply)));
-        let (owner, opened) = Owner::start(&settings(dir), answer).expect("it always starts");
+        let (owner, opened) = Owner::start(settings(dir), answer).expect("it always starts");
         (Hub { owner, replies }, opened)
     }
 
@@ -229,7 +229,7 @@ fn a_file_cut_to_nothing_gives_back_what_its_wal_holds() {
 fn a_second_owner_is_refused_until_the_first_has_stopped() {
     let dir = tempfile::tempdir().unwrap();
     let (hub, _) = Hub::start(dir.path());
-    let second = Owner::start(&settings(dir.path()), Box::new(|_| {}));
+    let second = Owner::start(settings(dir.path()), Box::new(|_| {}));
     assert!(second.is_err_and(|e| e.contains("another gateway or command holds the spool")));
     hub.owner.stop();
     Hub::start(dir.path()).0.owner.stop();
@@ -244,7 +244,7 @@ fn without_room_nothing_is_stored_and_what_frees_space_still_goes() {
     hub.owner.stop();
     let (answers, replies) = sync_channel(1_000);
     let poor = Settings { reserve_bytes: u64::MAX / 2, ..settings(dir.path()) };
-    let (owner, _) = Owner::start(&poor, Box::new(move |reply| drop(answers.send(reply)))).unwrap();
+    let (owner, _) = Owner::start(poor, Box::new(move |reply| drop(answers.send(reply)))).unwrap();
     let hub = Hub { owner, replies };
     assert!(!hub.commits(row + 1));
     let settle = Commit { settled: vec![(row, false)], ..Commit::default() };
