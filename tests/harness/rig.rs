@@ -35,6 +35,10 @@ pub struct Builder {
     lane: String,
     spool: String,
     memory: String,
+    subscription: String,
+    source: String,
+    routes: String,
+    broker_window: Option<u16>,
     topic_configs: Vec<(&'static str, &'static str)>,
 }
 
@@ -45,6 +49,10 @@ impl Rig {
             lane: String::new(),
             spool: String::new(),
             memory: String::new(),
+            subscription: "plant/#".to_owned(),
+            source: String::new(),
+            routes: String::new(),
+            broker_window: None,
             topic_configs: Vec::new(),
         }
     }
@@ -62,6 +70,13 @@ impl Rig {
     fn start_load(&self, per_second: u32, readings: impl Iterator<Item = Reading> + Send + 'static) -> Load {
         self.tap.wait_for("the gateway's subscription", |history| history.subacks > 0);
         Load::start(self.mosquitto.port(), self.mosquitto.login(), per_second, readings)
+    }
+
+    /// The same behind an MQTT connection of its own, beside other loads.
+    pub fn load_as(&self, client_id: &str, per_second: u32, readings: Vec<Reading>) -> Load {
+        self.tap.wait_for("the gateway's subscription", |history| history.subacks > 0);
+        let (port, login) = (self.mosquitto.port(), self.mosquitto.login());
+        Load::start_as(client_id, port, login, per_second, readings.into_iter())
     }
 
     pub fn topic(&self, name: &str) -> String {
@@ -220,6 +235,30 @@ impl Builder {
         self
     }
 
+    /// What the gateway subscribes to, instead of `plant/#`.
+    pub fn subscription(mut self, filter: &str) -> Builder {
+        filter.clone_into(&mut self.subscription);
+        self
+    }
+
+    /// Lines for the source.
+    pub fn source(mut self, lines: &str) -> Builder {
+        lines.clone_into(&mut self.source);
+        self
+    }
+
+    /// A route before the rig's own, in its own words. `PREFIX` stands for the beginning of this rig's Kafka topics.
+    pub fn route(mut self, lines: &str) -> Builder {
+        self.routes += &format!("[[route]]\n{}\n", lines.trim_end());
+        self
+    }
+
+    /// Messages that Mosquitto has on the way to the gateway at once, instead of its 20.
+    pub fn broker_window(mut self, messages: u16) -> Builder {
+        self.broker_window = Some(messages);
+        self
+    }
+
     /// A property of the topic of the readings.
     pub fn topic_config(mut self, key: &'static str, value: &'static str) -> Builder {
         self.topic_configs.push((key, value));
@@ -238,7 +277,7 @@ impl Builder {
         static RIGS: AtomicUsize = AtomicUsize::new(0);
         let prefix = format!("rig{}", RIGS.fetch_add(1, Ordering::Relaxed));
         let kafka = if self.own_kafka { KafkaServer::start() } else { KafkaServer::shared() };
-        let mosquitto = Mosquitto::start(&Options::default());
+        let mosquitto = Mosquitto::start(&Options { max_inflight_messages: self.broker_window, ..Options::default() });
         let tap = Tap::start(mosquitto.port());
         let gateway = self.gateway(&prefix, &kafka, &mosquitto, &tap).build();
         let rig = Rig { kafka, mosquitto, tap, gateway, prefix, kept: Vec::new(), faults: Vec::new() };
@@ -249,8 +288,10 @@ impl Builder {
     }
 
     fn gateway(&self, prefix: &str, kafka: &KafkaServer, mosquitto: &Mosquitto, tap: &Tap) -> GatewayBuilder {
-        Gateway::builder()
-            .mqtt(tap.port(), mosquitto.login())
+        let routes = self.routes.replace("PREFIX", prefix);
+        let own = routes.split("[[route]]").skip(1);
+        own.fold(Gateway::builder(), |builder, lines| builder.route_table(lines))
+            .mqtt_with(tap.port(), mosquitto.login(), &self.subscription, &self.source)
             .kafka(&kafka.bootstrap_servers())
             .lane(LANE, &self.lane)
             .spool(&self.spool)

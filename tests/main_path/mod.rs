@@ -1,6 +1,9 @@
 //! The path of a reading, end to end, in good and in bad times. Each test is a story; `Rig::close_books` is its judge.
 
 mod broker_away;
+mod bursts;
+mod disk_full;
+mod drains;
 mod happy;
 mod kafka_away;
 mod kills;
