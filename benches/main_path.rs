@@ -5,7 +5,7 @@
 //! seconds from /proc/<pid>/stat, memory from /proc/<pid>/status, device bytes from /proc/<pid>/io.
 
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark stops at the first surprise and prints")]
-#![allow(dead_code, reason = "the rig is shared with the tests")]
+#![allow(dead_code, unused_imports, reason = "the rig is shared with the tests")]
 
 #[path = "../tests/harness/mod.rs"]
 mod harness;

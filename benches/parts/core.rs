@@ -1,16 +1,11 @@
 //! The spool alone, the drain of a backlog beside a bare producer, memory and start with a full spool.
 
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use forebay::record::{Arrival, Body, RecordView, TimestampKind};
 use forebay::spool::store::Store;
 use forebay::spool::{Commit, NewChunk, row_base};
-use rdkafka::ClientContext;
-use rdkafka::config::ClientConfig;
-use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer};
 
 use crate::harness::gateway::Gateway;
 use crate::harness::jobs;
@@ -19,7 +14,7 @@ use crate::harness::mosquitto::{Mosquitto, Options};
 
 use super::{file_len, load, memory, scaled, used, wait_delivered};
 
-const TOPIC: &str = "EquipmentStatus";
+pub const TOPIC: &str = "EquipmentStatus";
 const PER_COMMIT: u64 = 1_000;
 
 pub fn size() {
@@ -28,7 +23,7 @@ pub fn size() {
 }
 
 /// 200 bytes of JSON that differ as readings do.
-fn payload(n: u64) -> String {
+pub fn payload(n: u64) -> String {
     let noise = n.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let mut text = format!(
         r#"{{"equipment":"press-{:02}","jobPercentFinished":{}.{:02},"producing":true,"timestamp":"2026-11-21T10:{:02}:{:02}.{:03}Z","serial":"{noise:016x}","pad":""#,
@@ -95,7 +90,7 @@ pub fn spool() {
     let (before, began) = (used(pid), Instant::now());
     let (mut after, mut read) = (row_base(lane), 0);
     loop {
-        let (chunks, more) = store.read(lane, after, 2 << 20).unwrap();
+        let forebay::spool::store::Read { chunks, more, .. } = store.read(lane, after, 2 << 20).unwrap();
         read += chunks.iter().map(|c| c.records.len() as u64).sum::<u64>();
         let Some(last) = chunks.last() else { break };
         after = last.row;
@@ -107,20 +102,6 @@ pub fn spool() {
     println!("read: {read} records: {:.0}/s, CPU {:.2} s per million", read as f64 / took, u.cpu_s * 1e6 / read as f64);
 }
 
-#[derive(Default)]
-struct Count(Arc<AtomicU64>);
-
-impl ClientContext for Count {}
-
-impl ProducerContext for Count {
-    type DeliveryOpaque = ();
-
-    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
-        assert!(result.is_ok(), "{result:?}");
-        self.0.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
 /// A backlog of a million: the gateway from its start to the last delivery, and beside it a bare producer of the same
 /// crate with the same settings and payloads that are already in memory.
 pub fn drain() {
@@ -128,7 +109,7 @@ pub fn drain() {
     let kafka = KafkaServer::start();
     kafka.create_topic(TOPIC, 2, &[]);
     kafka.create_topic("forebay.events", 1, &[]);
-    let bare = bare_producer(&kafka, records);
+    let bare = super::kafka::bare_producer(&kafka, records);
     let mosquitto = Mosquitto::start(&Options::default());
     let mut gateway = spooling_gateway(&mosquitto, &kafka, records);
     let began = Instant::now();
@@ -144,30 +125,6 @@ pub fn drain() {
         u.device_bytes,
         memory(gateway.pid()).1,
     );
-}
-
-fn bare_producer(kafka: &KafkaServer, records: u64) -> f64 {
-    let mut config = ClientConfig::new();
-    config.set("bootstrap.servers", kafka.bootstrap_servers()).set("enable.idempotence", "true").set("acks", "all");
-    config.set("compression.codec", "lz4").set("linger.ms", "5").set("partitioner", "murmur2_random");
-    config.set("queue.buffering.max.kbytes", "6144").set("queue.buffering.max.messages", "20001");
-    let count = Arc::new(AtomicU64::new(0));
-    let producer: ThreadedProducer<Count> = config.create_with_context(Count(Arc::clone(&count))).unwrap();
-    let payloads: Vec<String> = (0..records).map(payload).collect();
-    let keys: Vec<String> = (0..50).map(|n| format!("press-{n:02}")).collect();
-    let (before, began) = (used(std::process::id()), Instant::now());
-    for (n, payload) in payloads.iter().enumerate() {
-        let mut record = BaseRecord::to(TOPIC).key(&keys[n % 50]).payload(payload);
-        while let Err((_, back)) = producer.send(record) {
-            record = back;
-            std::thread::sleep(Duration::from_micros(200));
-        }
-    }
-    producer.flush(Duration::from_secs(60)).unwrap();
-    let took = began.elapsed().as_secs_f64();
-    let cpu = used(std::process::id()).since(before).cpu_s;
-    println!("bare producer: {:.0}/s, CPU {:.2} s per million", records as f64 / took, cpu * 1e6 / records as f64);
-    records as f64 / took
 }
 
 /// A gateway, not started, whose spool holds `records`.

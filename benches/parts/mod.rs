@@ -1,6 +1,7 @@
 //! The parts of the benchmark, and what they share: processes measured from outside.
 
 mod core;
+mod kafka;
 mod path;
 
 pub use core::{drain, full, size, spool};

@@ -15,6 +15,8 @@ const COMMIT_BYTES: usize = 256 << 10;
 /// Settled chunks are deleted along with the next insert, or after this long without one.
 const TIDY_US: u64 = 1_000_000;
 const EXPIRY_US: u64 = 10_000_000;
+/// Ledger entries in memory that wait for their event. The file has them all; what is more is told after the next start.
+const UNTOLD_MAX: usize = 10_000;
 /// After a failed commit.
 const RETRY_US: u64 = 1_000_000;
 
@@ -26,8 +28,16 @@ impl Hub {
         let insert = self.insert_due();
         let tidy = self.state.now_us >= self.state.tidy_at_us && self.wants_tidying();
         if insert || tidy {
-            self.commit(insert || !self.state.disk_full);
+            let insert = insert || !self.state.disk_full || self.tries_insert();
+            self.commit(insert);
         }
+    }
+
+    /// Whether it is time to find out if a full disk takes readings again: first what frees space, then a try.
+    fn tries_insert(&mut self) -> bool {
+        let tries = self.state.try_insert || !self.lanes.iter().any(Lane::has_tidying);
+        self.state.try_insert = !tries;
+        tries
     }
 
     /// The commit rule: 1,000 readings or 256 KiB wait, or one has waited `ack_delay`.
@@ -40,7 +50,7 @@ impl Hub {
         let lanes = self.lanes.iter().map(Lane::waiting);
         lanes
             .filter_map(|w| {
-                let now = w.records >= COMMIT_RECORDS || w.bytes >= COMMIT_BYTES;
+                let now = w.records >= COMMIT_RECORDS || w.bytes >= COMMIT_BYTES || self.state.urgent;
                 w.since_us.map(|since| if now { 0 } else { since + delay })
             })
             .min()
@@ -52,8 +62,12 @@ impl Hub {
         lanes
             || self.expiry_due()
             || self.lanes.iter().any(Lane::is_purging)
-            || !self.state.untold.is_empty()
+            || self.has_losses_to_tell()
             || self.state.disk_full
+    }
+
+    fn has_losses_to_tell(&self) -> bool {
+        !self.state.untold.is_empty() || !self.state.telling.is_empty()
     }
 
     fn expiry_due(&self) -> bool {
@@ -63,9 +77,10 @@ impl Hub {
     fn commit(&mut self, insert: bool) {
         let mut commit = Commit { at: clock::wall_ms(), ..Commit::default() };
         self.state.tidy_at_us = self.state.now_us + TIDY_US;
+        self.state.urgent = false;
         if self.expiry_due() || self.lanes.iter().any(Lane::is_purging) {
             self.state.expiry_at_us = self.state.now_us + EXPIRY_US;
-            self.lanes.iter().for_each(|l| l.plan_expiry(&mut commit, clock::wall_ms()));
+            self.lanes.iter_mut().for_each(|l| l.plan_expiry(&mut commit, clock::wall_ms()));
         }
         let mut chunk_lanes = Vec::new();
         // The events lane comes last: it tells of what the others put into this very commit.
@@ -74,10 +89,11 @@ impl Hub {
             self.plan_lane(i, &mut commit, insert, &mut chunk_lanes);
         }
         if insert {
-            self.tell_losses(&mut commit);
-            self.copy_dead_letters(&commit);
+            self.tell_losses();
         }
+        self.copy_dead_letters(&commit);
         self.plan_lane(self.events_lane, &mut commit, insert, &mut chunk_lanes);
+        self.mark_told(&mut commit);
         self.revive(&mut commit);
         if commit.is_empty() {
             self.lanes.iter_mut().for_each(|l| l.committed(None, self.state.now_us));
@@ -101,12 +117,20 @@ impl Hub {
         }
     }
 
+    /// A ledger entry is told when its event is durable: in the commit that holds the event, never before.
+    fn mark_told(&mut self, commit: &mut Commit) {
+        let lane = &self.lanes[self.events_lane];
+        let safe = self.state.telling.iter().filter(|(sequence, _)| !lane.in_memory_alone(*sequence));
+        self.state.told = safe.map(|(_, id)| *id).collect();
+        commit.told.extend_from_slice(&self.state.told);
+    }
+
     /// Requeued dead letters leave their table in the commit that holds them again, never before.
     fn revive(&mut self, commit: &mut Commit) {
-        if !self.state.revived.is_empty() && self.lanes.iter().all(Lane::all_staged) {
-            self.state.reviving = std::mem::take(&mut self.state.revived);
-            commit.revived.extend_from_slice(&self.state.reviving);
-        }
+        let safe =
+            self.state.revived.iter().filter(|(lane, sequence, _)| !self.lanes[*lane].in_memory_alone(*sequence));
+        self.state.reviving = safe.map(|(_, _, id)| *id).collect();
+        commit.revived.extend_from_slice(&self.state.reviving);
     }
 
     /// Stored bytes the spool can still take for this lane: 5 % are kept for the highest.
@@ -132,14 +156,11 @@ impl Hub {
         for i in 0..self.lanes.len() {
             self.lanes[i].committed(stored.get(&i).copied(), self.state.now_us);
         }
-        for (number, freed) in &done.evicted {
-            if let Some(lane) = self.lane_by_number(*number) {
-                lane.evicted(*freed);
-            }
-        }
+        self.evicted(done);
         self.state.spool.commits += 1;
-        self.state.telling.clear();
-        self.state.reviving.clear();
+        let (told, reviving) = (std::mem::take(&mut self.state.told), std::mem::take(&mut self.state.reviving));
+        self.state.telling.retain(|(_, id)| !told.contains(id));
+        self.state.revived.retain(|(_, _, id)| !reviving.contains(id));
         self.state.copied.clear();
         self.note_losses(&done.losses);
         if self.state.disk_full && !done.chunk_bytes.is_empty() {
@@ -147,7 +168,15 @@ impl Hub {
         }
     }
 
-    fn note_losses(&mut self, losses: &[Loss]) {
+    pub(super) fn evicted(&mut self, done: &Committed) {
+        for (number, freed) in &done.evicted {
+            if let Some(lane) = self.lane_by_number(*number) {
+                lane.evicted(*freed);
+            }
+        }
+    }
+
+    pub(super) fn note_losses(&mut self, losses: &[Loss]) {
         for loss in losses {
             *self.state.lost.entry(loss.reason.clone()).or_default() += loss.n;
             tracing::error!(
@@ -159,7 +188,8 @@ impl Hub {
                 "records left the spool undelivered; they are in the loss ledger"
             );
         }
-        self.state.untold.extend_from_slice(losses);
+        let room = UNTOLD_MAX.saturating_sub(self.state.untold.len());
+        self.state.untold.extend(losses.iter().take(room).cloned());
     }
 
     pub(super) fn commit_failed(&mut self, error: &StoreError) {
@@ -174,7 +204,7 @@ impl Hub {
     fn undo_commit(&mut self) {
         self.state.committing = None;
         self.lanes.iter_mut().for_each(Lane::commit_failed);
-        let reviving = std::mem::take(&mut self.state.reviving);
-        self.state.revived.extend(reviving);
+        self.state.told.clear();
+        self.state.reviving.clear();
     }
 }

@@ -69,10 +69,13 @@ pub(super) struct State {
     pub run: u64,
     /// A commit is with the owner thread: lanes that have a chunk in it, in the order of the chunks.
     pub committing: Option<Vec<usize>>,
-    pub telling: Vec<i64>,
+    /// Ledger entries whose event lies in the events lane (its sequence) and that are not marked yet; those that the
+    /// running commit marks; those without an event.
+    pub telling: Vec<(u64, i64)>,
+    pub told: Vec<i64>,
     pub untold: Vec<Loss>,
-    /// Requeued dead letters (rows), not yet in a commit and in the running one.
-    pub revived: Vec<i64>,
+    /// Requeued dead letters (lane, sequence, row), and the rows that the running commit deletes.
+    pub revived: Vec<(usize, u64, i64)>,
     pub reviving: Vec<i64>,
     /// Dead letters of the running or a failed commit whose copy is on its way to the dead-letter topic.
     pub copied: std::collections::HashSet<(u32, u64, u64)>,
@@ -81,6 +84,8 @@ pub(super) struct State {
     pub show_at_us: u64,
     pub heartbeat_at_us: u64,
     pub disk_full: bool,
+    /// While the disk is full, commits that only free space and those that try to store take turns.
+    pub try_insert: bool,
     pub retry_at_us: u64,
     pub producer_retry_at_us: Vec<u64>,
     pub reachable: Vec<Option<bool>>,
@@ -92,6 +97,8 @@ pub(super) struct State {
     pub modes: Vec<Mode>,
     pub wear: super::wear::Wear,
     pub sink_full: bool,
+    /// A sender has used up its window and waits for a commit.
+    pub urgent: bool,
 }
 
 impl Hub {
@@ -129,6 +136,7 @@ impl Hub {
             faults::point("2-delivered");
             self.lanes[d.lane].accept(d.body, d.fate, d.ack, self.state.now_us, wall_ms);
         }
+        self.state.urgent |= std::mem::take(&mut mail.urgent);
         for ask in mail.asks.drain(..) {
             self.asked(ask);
         }
@@ -234,16 +242,23 @@ impl Hub {
     fn replied(&mut self, reply: Reply) {
         match reply {
             Reply::Committed(done) => self.committed(&done),
+            Reply::Evicted(done) => {
+                self.evicted(&done);
+                self.note_losses(&done.losses);
+            }
             Reply::CommitFailed(error) => self.commit_failed(&error),
-            Reply::Chunks { lane, chunks, more } => {
+            Reply::Read { lane, read } => {
                 if let Some(lane) = self.lane_by_number(lane) {
-                    lane.read_done(chunks, more);
+                    read.discarded.iter().for_each(|(_, freed)| lane.discarded(*freed));
+                    lane.read_done(read.chunks, read.more);
                 }
+                self.note_losses(&read.losses);
             }
             Reply::ReadFailed { lane, error } => {
                 tracing::error!(lane, %error, "failed to read a lane's chunks; it is tried again");
+                let now_us = self.state.now_us;
                 if let Some(lane) = self.lane_by_number(lane) {
-                    lane.read_failed();
+                    lane.read_failed(now_us);
                 }
             }
             Reply::Counted { lane, found } => {
@@ -266,7 +281,7 @@ impl Hub {
     fn read_ahead(&mut self) {
         for &i in &self.order {
             let lane = &mut self.lanes[i];
-            if let Some((after, bytes)) = lane.wants_read()
+            if let Some((after, bytes)) = lane.wants_read(self.state.now_us)
                 && self.owner.ask(Request::Read { lane: lane.number, after, bytes }).is_ok()
             {
                 lane.read_started();
@@ -316,7 +331,7 @@ impl Hub {
         let lane = self.lanes.iter().position(|l| l.number == number).unwrap_or(default);
         for (id, body) in letters {
             self.lanes[lane].accept(body, crate::intake::Fate::Forward, None, now_us, wall_ms);
-            self.state.revived.push(id);
+            self.state.revived.push((lane, self.lanes[lane].last_sequence(), id));
         }
         // From direct they would go without a commit, and the table would keep them.
         self.lanes[lane].spool_now(now_us);

@@ -54,6 +54,8 @@ pub struct Mail {
     pub notes: Vec<ProducerNote>,
     pub replies: Vec<Reply>,
     pub asks: Vec<Ask>,
+    /// A sender has used up its window.
+    pub urgent: bool,
 }
 
 impl Mail {
@@ -63,6 +65,7 @@ impl Mail {
             && self.notes.is_empty()
             && self.replies.is_empty()
             && self.asks.is_empty()
+            && !self.urgent
     }
 }
 
@@ -125,6 +128,10 @@ impl Inbox {
 impl Deliver for Inbox {
     fn deliver(&self, batch: &mut Vec<Delivery>) {
         self.put(|m| m.deliveries.append(batch));
+    }
+
+    fn urge(&self) {
+        self.put(|m| m.urgent = true);
     }
 }
 

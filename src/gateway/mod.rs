@@ -254,7 +254,7 @@ fn drained(config: &Config, name: &str) -> LaneConfig {
 /// Sources and routes count for themselves; here their numbers get names.
 fn extra_metrics(counters: &[(String, Arc<SourceCounters>)], router: &Router) -> Vec<ExtraMetric> {
     type Of = fn(&SourceCounters) -> &std::sync::atomic::AtomicU64;
-    let families: [(&'static str, &'static str, bool, Of); 14] = [
+    let families: [(&'static str, &'static str, bool, Of); 15] = [
         ("source_readings", "Readings taken in (step 1)", true, |c| &c.readings),
         ("source_payload_bytes", "Their payloads", true, |c| &c.payload_bytes),
         ("source_pubacks", "PUBACKs sent (step 5)", true, |c| &c.pubacks),
@@ -265,6 +265,7 @@ fn extra_metrics(counters: &[(String, Arc<SourceCounters>)], router: &Router) ->
         ("source_gate_closed", "Times reading was paused", true, |c| &c.gate_closed),
         ("source_oversize", "Packets above packet_size_max", true, |c| &c.oversize),
         ("source_malformed", "Packets that broke the protocol", true, |c| &c.malformed),
+        ("source_violations", "Packets that broke the protocol and were taken nevertheless", true, |c| &c.violations),
         ("source_events_dropped", "Events that found no room", true, |c| &c.events_dropped),
         ("source_unacked", "Readings not answered yet", false, |c| &c.unacked),
         ("source_unacked_bytes", "Their bytes in memory", false, |c| &c.unacked_bytes),

@@ -13,6 +13,8 @@ use crate::spool::owner::Request;
 
 /// Events are few; more than this waiting means that the spool takes none, and they are counted instead.
 const EVENTS_WAITING_MAX: u64 = 1000;
+/// Copies of dead letters stop when this much waits in the events lane.
+const COPIES_BYTES_MAX: u64 = 2 << 20;
 /// Ledger entries told in one commit.
 const LOSSES_TOLD_MAX: usize = 200;
 
@@ -135,26 +137,26 @@ impl Hub {
     }
 
     /// Each ledger entry becomes one event, marked as told in the commit that holds the event.
-    pub(super) fn tell_losses(&mut self, commit: &mut Commit) {
-        // A commit that failed has left its events in the lane: its entries are marked by the commit that takes them.
-        commit.told.extend_from_slice(&self.state.telling);
-        let count = self.state.untold.len().min(LOSSES_TOLD_MAX);
+    pub(super) fn tell_losses(&mut self) {
+        let room = LOSSES_TOLD_MAX.saturating_sub(self.state.telling.len());
+        let count = self.state.untold.len().min(room);
         let roomy = self.lanes[self.events_lane].stats.open_bytes < 256 << 10;
         if count == 0 || !roomy {
             return;
         }
         let losses: Vec<_> = self.state.untold.drain(..count).collect();
         for loss in &losses {
+            let mut sequence = 0;
             let lane = self.lanes.iter().find(|l| l.number == loss.lane).map_or("?", |l| l.config.name.as_str());
             if self.config.events.enabled {
                 let body = self.events.loss(loss, lane);
                 let (now_us, wall_ms) = (self.state.now_us, clock::wall_ms());
-                self.lanes[self.events_lane].accept(body, Fate::Forward, None, now_us, wall_ms);
+                let events = &mut self.lanes[self.events_lane];
+                events.accept(body, Fate::Forward, None, now_us, wall_ms);
+                sequence = events.last_sequence();
             }
+            self.state.telling.push((sequence, loss.id));
         }
-        let ids = losses.iter().map(|l| l.id);
-        commit.told.extend(ids.clone());
-        self.state.telling.extend(ids);
     }
 
     /// Copies for the dead-letter topic, in the commit that buries the originals.
@@ -164,6 +166,11 @@ impl Hub {
         for letter in &commit.dead {
             // After a failed commit the same letters come again; their copies already wait.
             if !self.state.copied.insert((letter.lane, letter.run, letter.sequence)) {
+                continue;
+            }
+            // A copy is a courtesy, the letter itself is in the table: copies never fill the memory.
+            if self.lanes[self.events_lane].stats.open_bytes > COPIES_BYTES_MAX {
+                self.lanes[self.events_lane].stats.dropped += 1;
                 continue;
             }
             if let Some(copy) = self.events.dead_letter(letter, &topic) {

@@ -101,6 +101,9 @@ impl AckQueue {
 pub trait Deliver: Send + Sync + 'static {
     /// Takes all of `batch`, in order. The vector is left empty, with its capacity.
     fn deliver(&self, batch: &mut Vec<Delivery>);
+
+    /// A sender has used up its window: waiting for more to share its commit would only cost time.
+    fn urge(&self) {}
 }
 
 /// Something about a source that a person or `forebay.events` should know.

@@ -215,7 +215,8 @@ pub fn answer_from_store(store: &mut Store, question: &Question) -> Result<Value
         }
         Question::Lanes | Question::Status => {
             let lanes = store.lane_totals().map_err(text)?;
-            let lost = store.loss_totals().map_err(text)?;
+            let lost: std::collections::BTreeMap<String, u64> =
+                store.loss_totals().map_err(text)?.into_iter().collect();
             let dead = store.dead_count().map_err(text)?;
             Ok(json!({ "lanes": lanes, "lost": lost, "dead": dead, "used_bytes": store.used_bytes() }))
         }

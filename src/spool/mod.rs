@@ -130,6 +130,8 @@ pub struct Evict {
     pub lane: u32,
     /// Rows up to this one stay: they are in memory or with the producer.
     pub after: RowId,
+    /// Rows from this one on stay too.
+    pub before: RowId,
     pub until: EvictUntil,
     pub reason: Reason,
 }
@@ -191,9 +193,12 @@ pub struct Committed {
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Freed {
+    /// Undelivered chunks, their unsettled records, their stored bytes.
     pub chunks: u64,
     pub records: u64,
     pub bytes: u64,
+    /// Stored bytes of delivered chunks kept as history.
+    pub history_bytes: u64,
 }
 
 /// Why a commit or read did not happen. Nothing of it is durable.
@@ -213,11 +218,12 @@ pub enum StoreError {
 #[derive(Debug)]
 pub enum Reply {
     Committed(Committed),
+    /// Before the `CommitFailed` of a commit that nevertheless shows in the file: what it evicted, and its entries.
+    Evicted(Committed),
     CommitFailed(StoreError),
-    Chunks {
+    Read {
         lane: u32,
-        chunks: Vec<StoredChunk>,
-        more: bool,
+        read: store::Read,
     },
     ReadFailed {
         lane: u32,

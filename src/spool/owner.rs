@@ -7,8 +7,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::disk::Disk;
-use super::store::Store;
-use super::{Commit, Loss, Reply, RowId, StoreError, lock, row_base, schema};
+use super::store::{Read, Store};
+use super::{Commit, Loss, Reply, RowId, StoreError, lock, row_base, row_lane, schema};
 use crate::clock;
 
 /// One commit and one read per lane are outstanding at most; the rest is for commands.
@@ -109,8 +109,7 @@ impl Owner {
         let opened = begin_run(&mut store, &settings, set_aside).map_err(|e| e.to_string())?;
         let disk = Disk::new(&settings.path, settings.ballast_bytes, settings.reserve_bytes);
         let (requests, queue) = sync_channel(REQUESTS_MAX);
-        let count = |l: &OpenedLane| Count { lane: l.number, done: row_base(l.number), until: l.last_row };
-        let counts = opened.lanes.iter().map(count).collect();
+        let counts = opened.lanes.iter().map(Count::new).collect();
         let body = move || {
             let _lock = lock;
             Worker { store, disk, answer, counts, counted: false }.serve(&queue);
@@ -193,13 +192,6 @@ fn begin_run(store: &mut Store, settings: &Settings, set_aside: Option<SetAside>
     })
 }
 
-/// The count of what a start found in a lane: rows after `done` up to `until` are not in the hub's numbers yet.
-struct Count {
-    lane: u32,
-    done: RowId,
-    until: RowId,
-}
-
 struct Worker {
     store: Store,
     disk: Disk,
@@ -207,6 +199,20 @@ struct Worker {
     /// Lanes still to be counted after the start.
     counts: Vec<Count>,
     counted: bool,
+}
+
+/// How far a lane has been counted. Its rows count as they were at the start: each before it is changed.
+#[derive(Debug)]
+struct Count {
+    lane: u32,
+    next_after: RowId,
+    last: RowId,
+}
+
+impl Count {
+    fn new(lane: &OpenedLane) -> Self {
+        Count { lane: lane.number, next_after: row_base(lane.number), last: lane.last_row }
+    }
 }
 
 impl Worker {
@@ -228,15 +234,13 @@ impl Worker {
     }
 
     fn commit(&mut self, commit: &Commit) {
-        for eviction in &commit.evictions {
-            self.count_up_to(eviction.lane, RowId::MAX);
-        }
         let grows = !commit.chunks.is_empty();
         if grows && !self.disk.has_room() {
             // What settles and deletes may still go through: the hub asks for it apart when it hears of the full disk.
             (self.answer)(Reply::CommitFailed(StoreError::DiskFull("less than reserve_bytes is free".into())));
             return;
         }
+        self.count_before(commit);
         let done = match self.store.commit(commit) {
             Err(StoreError::DiskFull(_)) if !grows && self.disk.drop_ballast() => {
                 tracing::warn!("the disk is full: the ballast is given up so that the drain goes on");
@@ -248,6 +252,9 @@ impl Worker {
             Ok(committed) => (self.answer)(Reply::Committed(committed)),
             Err(e) => {
                 self.recover(&e);
+                if let Some(done) = self.store.happened() {
+                    (self.answer)(Reply::Evicted(done));
+                }
                 (self.answer)(Reply::CommitFailed(e));
             }
         }
@@ -266,23 +273,61 @@ impl Worker {
     }
 
     fn read(&mut self, lane: u32, after: RowId, bytes: u64) {
-        let reply = match self.store.read(lane, after, bytes) {
-            Ok((chunks, more)) => {
-                // What the hub is about to settle must be in its numbers first.
-                let last = chunks.last().map_or(RowId::MAX, |c| c.row);
-                self.count_up_to(lane, last);
-                Reply::Chunks { lane, chunks, more }
+        match self.store.read(lane, after, bytes) {
+            Ok(read) => {
+                self.count_discarded(lane, &read);
+                (self.answer)(Reply::Read { lane, read });
             }
-            Err(error) => Reply::ReadFailed { lane, error },
-        };
-        (self.answer)(reply);
+            Err(error) => (self.answer)(Reply::ReadFailed { lane, error }),
+        }
+    }
+
+    /// Counts up to the rows that this commit changes.
+    fn count_before(&mut self, commit: &Commit) {
+        if self.counts.is_empty() {
+            return;
+        }
+        let rows = commit.settled.iter().map(|s| s.0).chain(commit.bitmaps.iter().map(|b| b.0));
+        for row in rows {
+            self.count_to(row_lane(row), row);
+        }
+        for eviction in &commit.evictions {
+            self.count_to(eviction.lane, RowId::MAX);
+        }
+    }
+
+    /// A read has taken damaged chunks out: those not counted yet are counted as they were.
+    fn count_discarded(&self, lane: u32, read: &Read) {
+        let Some(count) = self.counts.iter().find(|c| c.lane == lane) else { return };
+        for (_, found) in read.discarded.iter().filter(|(row, _)| *row > count.next_after && *row <= count.last) {
+            (self.answer)(Reply::Counted { lane, found: *found });
+        }
+    }
+
+    fn count_to(&mut self, lane: u32, row: RowId) {
+        while let Some(i) = self.counts.iter().position(|c| c.lane == lane && c.next_after < row) {
+            self.count_slice(i);
+        }
+    }
+
+    fn count_slice(&mut self, i: usize) {
+        let Count { lane, next_after, last } = self.counts[i];
+        match self.store.count(next_after, last, COUNT_SLICE) {
+            Ok(Some((row, found))) => {
+                self.counts[i].next_after = row;
+                (self.answer)(Reply::Counted { lane, found });
+            }
+            Ok(None) => drop(self.counts.swap_remove(i)),
+            Err(e) => {
+                tracing::error!(lane, error = %e, "failed to count the lane's chunks");
+                self.counts.swap_remove(i);
+            }
+        }
     }
 
     fn idle(&mut self) {
-        if let Some(mut count) = self.counts.pop() {
-            if self.count_slice(&mut count, RowId::MAX) {
-                self.counts.push(count);
-            }
+        if !self.counts.is_empty() {
+            self.count_slice(0);
         } else if !self.counted {
             self.counted = true;
             (self.answer)(Reply::CountDone);
@@ -290,33 +335,6 @@ impl Worker {
             self.store.vacuum_slice(VACUUM_PAGES);
             self.disk.restore_ballast();
         }
-    }
-
-    fn count_up_to(&mut self, lane: u32, row: RowId) {
-        if let Some(i) = self.counts.iter().position(|c| c.lane == lane) {
-            let mut count = self.counts.swap_remove(i);
-            while count.done < row && self.count_slice(&mut count, row) {}
-            if count.done < count.until {
-                self.counts.push(count);
-            }
-        }
-    }
-
-    /// Returns whether there is more up to `row`.
-    fn count_slice(&self, count: &mut Count, row: RowId) -> bool {
-        match self.store.count(count.done, count.until.min(row), COUNT_SLICE) {
-            Ok(Some((last, found))) => {
-                count.done = last;
-                (self.answer)(Reply::Counted { lane: count.lane, found });
-                return count.done < count.until.min(row);
-            }
-            Ok(None) => count.done = count.until.min(row),
-            Err(e) => {
-                tracing::error!(lane = count.lane, error = %e, "failed to count the lane's chunks");
-                count.done = count.until;
-            }
-        }
-        false
     }
 
     fn report_disk(&self) {

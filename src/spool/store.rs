@@ -11,6 +11,17 @@ use super::{
     row_base, row_lane, schema,
 };
 
+/// What a read found.
+#[derive(Debug, Default)]
+pub struct Read {
+    pub chunks: Vec<StoredChunk>,
+    /// There are more behind them.
+    pub more: bool,
+    /// Damaged chunks that left the file for the ledger, and their entries.
+    pub discarded: Vec<(RowId, Freed)>,
+    pub losses: Vec<Loss>,
+}
+
 /// An open spool.
 #[derive(Debug)]
 pub struct Store {
@@ -18,6 +29,8 @@ pub struct Store {
     path: PathBuf,
     max_bytes: u64,
     dead_bytes_max: u64,
+    /// What a commit had done when its last step failed: whether it happened, the file shows when it is opened again.
+    unsure: Option<Committed>,
     pub spool_id: u64,
 }
 
@@ -26,6 +39,8 @@ pub fn classify(e: &rusqlite::Error) -> StoreError {
     match e.sqlite_error_code() {
         Some(ErrorCode::DiskFull) => StoreError::DiskFull(e.to_string()),
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => StoreError::Corrupt(e.to_string()),
+        // A row or table that is not what this program wrote, and that SQLite has no objection to.
+        Some(ErrorCode::Unknown | ErrorCode::TypeMismatch) | None => StoreError::Corrupt(e.to_string()),
         Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => {
             StoreError::Open(e.to_string())
         }
@@ -41,7 +56,7 @@ impl Store {
         let spool_id = conn
             .query_row("SELECT v FROM state WHERE k='spool_id'", [], |r| r.get::<_, i64>(0))
             .map_err(|e| classify(&e))? as u64;
-        Ok(Store { conn, path: path.to_owned(), max_bytes, dead_bytes_max, spool_id })
+        Ok(Store { conn, path: path.to_owned(), max_bytes, dead_bytes_max, unsure: None, spool_id })
     }
 
     /// After a failed fsync nothing is known about the file: close, open, check.
@@ -51,6 +66,16 @@ impl Store {
     pub fn reopen(&mut self) -> Result<(), StoreError> {
         self.conn = schema::open(&self.path, self.max_bytes)?;
         Ok(())
+    }
+
+    /// After [`Store::reopen`]: evictions of a failed commit that the file shows nevertheless. Nobody may be acknowledged for
+    /// it, but what it evicted is gone, and its ledger entries are there.
+    pub fn happened(&mut self) -> Option<Committed> {
+        let done = self.unsure.take()?;
+        let entry = done.losses.first()?;
+        let there = "SELECT 1 FROM loss WHERE id=?1 AND at=?2 AND lane=?3";
+        let found = self.conn.query_row(there, params![entry.id, entry.at, entry.lane], |_| Ok(())).optional();
+        matches!(found, Ok(Some(()))).then_some(done)
     }
 
     /// Writes all of `commit` or nothing; durable when this returns.
@@ -85,9 +110,12 @@ impl Store {
             self.insert_loss(loss)?;
         }
         crate::faults::point("4-before-commit");
-        self.conn.execute_batch("COMMIT")?;
-        crate::faults::point("4-after-commit");
         done.losses = losses;
+        if let Err(e) = self.conn.execute_batch("COMMIT") {
+            self.unsure = Some(done);
+            return Err(e);
+        }
+        crate::faults::point("4-after-commit");
         Ok(done)
     }
 
@@ -181,9 +209,11 @@ impl Store {
     /// History goes first and needs no ledger entry; then the oldest chunks behind the window, with one.
     fn evict(&self, evict: &Evict, losses: &mut Vec<Loss>) -> rusqlite::Result<Freed> {
         let mut freed = Freed::default();
-        self.evict_rows(evict, row_base(evict.lane), true, &mut freed, losses)?;
+        if !matches!(evict.until, EvictUntil::Records(_)) {
+            self.evict_rows(evict, true, &mut freed, losses)?;
+        }
         if !enough(evict.until, freed) {
-            self.evict_rows(evict, evict.after, false, &mut freed, losses)?;
+            self.evict_rows(evict, false, &mut freed, losses)?;
         }
         Ok(freed)
     }
@@ -191,7 +221,6 @@ impl Store {
     fn evict_rows(
         &self,
         evict: &Evict,
-        after: RowId,
         history: bool,
         freed: &mut Freed,
         losses: &mut Vec<Loss>,
@@ -201,19 +230,24 @@ impl Store {
              AND (settled IS NOT NULL AND length(settled)=0)=?3 ORDER BY seq",
         )?;
         let mut delete = self.conn.prepare_cached("DELETE FROM chunk WHERE seq=?1")?;
-        let mut rows = rows.query(params![after, row_base(evict.lane + 1), history])?;
+        let lane = (row_base(evict.lane), row_base(evict.lane + 1));
+        let (after, before) = if history { lane } else { (evict.after.max(lane.0), evict.before.min(lane.1)) };
+        let mut rows = rows.query(params![after, before, history])?;
         let mut gone = Vec::new();
         while let Some(r) = rows.next()? {
             let ts_max: i64 = r.get(6)?;
             if enough(evict.until, *freed) || matches!(evict.until, EvictUntil::OlderThan(t) if ts_max >= t) {
                 break;
             }
-            let n: i64 = r.get(4)?;
-            let settled: Option<Vec<u8>> = r.get(7)?;
-            let left = if history { 0 } else { n as u64 - count_bits(settled.as_deref().unwrap_or_default()) };
             gone.push(r.get::<_, i64>(0)?);
+            let bytes = r.get::<_, i64>(5)? as u64;
+            if history {
+                freed.history_bytes += bytes;
+                continue;
+            }
+            let left = unsettled(r.get(4)?, r.get(7)?);
             freed.chunks += 1;
-            freed.bytes += r.get::<_, i64>(5)? as u64;
+            freed.bytes += bytes;
             freed.records += left;
             if left > 0 {
                 let span = (r.get::<_, i64>(2)? as u64, r.get::<_, i64>(3)? as u64);
@@ -231,15 +265,14 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`] when the file itself cannot be read.
-    pub fn read(&mut self, lane: u32, after: RowId, bytes: u64) -> Result<(Vec<StoredChunk>, bool), StoreError> {
-        let mut found = Vec::new();
+    pub fn read(&mut self, lane: u32, after: RowId, bytes: u64) -> Result<Read, StoreError> {
+        let mut read = Read::default();
         let mut damaged = Vec::new();
-        let more = self.read_rows(lane, after, bytes, &mut found, &mut damaged).map_err(|e| classify(&e))?;
-        for (row, error) in damaged {
-            tracing::error!(row, %error, "a chunk of the spool is damaged; it goes into the ledger");
-            self.discard_damaged(row)?;
+        read.more = self.read_rows(lane, after, bytes, &mut read.chunks, &mut damaged).map_err(|e| classify(&e))?;
+        if !damaged.is_empty() {
+            self.discard_damaged(&damaged, &mut read)?;
         }
-        Ok((found, more))
+        Ok(read)
     }
 
     fn read_rows(
@@ -274,43 +307,53 @@ impl Store {
         Ok(false)
     }
 
-    fn discard_damaged(&mut self, row: RowId) -> Result<(), StoreError> {
-        let mut losses = Vec::new();
-        self.conn
-            .query_row("SELECT run,first,last,n,settled FROM chunk WHERE seq=?1", [row], |r| {
-                let settled: Option<Vec<u8>> = r.get(4)?;
-                let left = r.get::<_, i64>(3)? as u64 - count_bits(settled.as_deref().unwrap_or_default());
-                let span = (r.get::<_, i64>(1)? as u64, r.get::<_, i64>(2)? as u64);
-                add_loss(&mut losses, row_lane(row), r.get::<_, i64>(0)? as u64, span, left, Reason::Corrupt);
-                Ok(())
-            })
-            .map_err(|e| classify(&e))?;
-        let at = crate::clock::wall_ms();
-        self.commit(&Commit { at, settled: vec![(row, false)], losses, ..Commit::default() }).map(|_| ())
+    fn discard_damaged(&mut self, damaged: &[(RowId, ChunkError)], read: &mut Read) -> Result<(), StoreError> {
+        let mut commit = Commit { at: crate::clock::wall_ms(), ..Commit::default() };
+        for (row, error) in damaged {
+            tracing::error!(row, %error, "a chunk of the spool is damaged; it goes into the ledger");
+            commit.settled.push((*row, false));
+            self.conn
+                .query_row("SELECT run,first,last,n,settled,bytes FROM chunk WHERE seq=?1", [row], |r| {
+                    let left = unsettled(r.get(3)?, r.get(4)?);
+                    let span = (r.get::<_, i64>(1)? as u64, r.get::<_, i64>(2)? as u64);
+                    let run = r.get::<_, i64>(0)? as u64;
+                    add_loss(&mut commit.losses, row_lane(*row), run, span, left, Reason::Corrupt);
+                    let bytes = r.get::<_, i64>(5)? as u64;
+                    read.discarded.push((*row, Freed { chunks: 1, records: left, bytes, history_bytes: 0 }));
+                    Ok(())
+                })
+                .map_err(|e| classify(&e))?;
+        }
+        read.losses = self.commit(&commit)?.losses;
+        Ok(())
     }
 
-    /// Adds up at most `limit` rows after `after` up to `until`: the last row seen and what was found, `None` at the end.
+    /// Adds up at most `limit` rows of `lane` after `after` and up to `last`: the last row seen and what was found, `None`
+    /// at the end.
     ///
     /// # Errors
     /// [`StoreError`]
-    pub fn count(&self, after: RowId, until: RowId, limit: u32) -> Result<Option<(RowId, Freed)>, StoreError> {
-        self.count_rows(after, until, limit).map_err(|e| classify(&e))
+    pub fn count(&self, after: RowId, last: RowId, limit: u32) -> Result<Option<(RowId, Freed)>, StoreError> {
+        self.count_rows(after, last, limit).map_err(|e| classify(&e))
     }
 
-    fn count_rows(&self, after: RowId, until: RowId, limit: u32) -> rusqlite::Result<Option<(RowId, Freed)>> {
+    fn count_rows(&self, after: RowId, last: RowId, limit: u32) -> rusqlite::Result<Option<(RowId, Freed)>> {
         let mut rows = self
             .conn
             .prepare_cached("SELECT seq,n,bytes,settled FROM chunk WHERE seq>?1 AND seq<=?2 ORDER BY seq LIMIT ?3")?;
-        let mut rows = rows.query(params![after, until, limit])?;
+        let mut rows = rows.query(params![after, last, limit])?;
         let mut seen: Option<(RowId, Freed)> = None;
         while let Some(r) = rows.next()? {
             let (row, found) = seen.get_or_insert_default();
             *row = r.get(0)?;
             let settled: Option<Vec<u8>> = r.get(3)?;
-            found.bytes += r.get::<_, i64>(2)? as u64;
-            if !settled.as_ref().is_some_and(Vec::is_empty) {
+            let bytes = r.get::<_, i64>(2)? as u64;
+            if settled.as_ref().is_some_and(Vec::is_empty) {
+                found.history_bytes += bytes;
+            } else {
                 found.chunks += 1;
-                found.records += r.get::<_, i64>(1)? as u64 - count_bits(settled.as_deref().unwrap_or_default());
+                found.bytes += bytes;
+                found.records += unsettled(r.get(1)?, settled);
             }
         }
         Ok(seen)
@@ -387,6 +430,8 @@ fn enough(until: EvictUntil, freed: Freed) -> bool {
     }
 }
 
-fn count_bits(bytes: &[u8]) -> u64 {
-    bytes.iter().map(|b| u64::from(b.count_ones())).sum()
+/// Records of a row that are not settled. Neither column has a checksum: a damaged one must not become a panic.
+fn unsettled(n: i64, settled: Option<Vec<u8>>) -> u64 {
+    let bits: u64 = settled.unwrap_or_default().iter().map(|b| u64::from(b.count_ones())).sum();
+    u64::try_from(n).unwrap_or(0).saturating_sub(bits)
 }

@@ -105,9 +105,24 @@ impl Window {
         self.chunks.iter()
     }
 
-    pub fn push(&mut self, held: Held) {
+    /// Puts a chunk in its place by its row. Almost always that is the end; a chunk handed over by a `live-first` lane
+    /// comes before older ones that are still to be read.
+    pub fn insert(&mut self, held: Held) {
         self.bytes += held.bytes;
-        self.chunks.push_back(held);
+        let at = self.chunks.partition_point(|c| c.row < held.row);
+        self.chunks.insert(at, held);
+        if at <= self.cursor.0 {
+            // What lies before the cursor is sent, settled or parked, and passed over again by that.
+            self.cursor = (at, 0);
+        }
+    }
+
+    pub fn has_row(&self, row: RowId) -> bool {
+        self.chunks.binary_search_by_key(&row, |c| c.row).is_ok()
+    }
+
+    pub fn first_row(&self) -> Option<RowId> {
+        self.chunks.front().map(|c| c.row)
     }
 
     /// Finds the record with this key.
@@ -204,7 +219,8 @@ impl Window {
         self.rewind();
     }
 
-    pub fn any_sent(&self, mut matches: impl FnMut(&Body) -> bool) -> bool {
-        self.chunks.iter().flat_map(|c| &c.records).any(|r| r.stage == Stage::Sent && matches(&r.body))
+    /// Records with the producer that match.
+    pub fn count_sent(&self, mut matches: impl FnMut(&Body) -> bool) -> usize {
+        self.chunks.iter().flat_map(|c| &c.records).filter(|r| r.stage == Stage::Sent && matches(&r.body)).count()
     }
 }

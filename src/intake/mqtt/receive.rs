@@ -131,6 +131,9 @@ impl Receiver {
         if !self.batch.is_empty() {
             session.deliver.deliver(&mut self.batch);
         }
+        if self.gate.is_closed() {
+            session.deliver.urge();
+        }
         let counters = &session.counters;
         SourceCounters::add(&counters.readings, std::mem::take(&mut self.readings));
         SourceCounters::add(&counters.payload_bytes, std::mem::take(&mut self.payload_bytes));

@@ -1,12 +1,12 @@
 //! The lane's part of a commit: what goes into it (step 4), and what follows when it is durable (steps 5 and 9).
 
-use super::{Lane, Mode, THIS_RUN};
+use super::{Burial, Lane, Mode, THIS_RUN};
 use crate::config::{Delivery as Guarantee, WhenFull};
 use crate::intake::AckTicket;
 use crate::record::Body;
 use crate::spool::chunk::Numbered;
 use crate::spool::window::{Held, HeldRecord, Open, RECORD_OVERHEAD, Stage};
-use crate::spool::{Commit, DeadLetter, Evict, EvictUntil, Freed, Loss, NewChunk, Reason, RowId};
+use crate::spool::{Commit, Evict, EvictUntil, Freed, Loss, NewChunk, Reason, RowId, row_base};
 
 /// A chunk takes what waits, up to these.
 const CHUNK_RECORDS_MAX: usize = 4096;
@@ -19,7 +19,7 @@ const EVICT_SHARE: u64 = 20;
 pub struct Staged {
     pub settled: Vec<(RowId, bool)>,
     pub bitmaps: Vec<(RowId, Vec<u8>)>,
-    dead: Vec<(DeadLetter, Option<AckTicket>)>,
+    dead: Vec<Burial>,
     dropped: Vec<(Loss, Vec<AckTicket>)>,
     /// Open records from the front that are in the commit's chunk.
     pub(super) open: usize,
@@ -49,7 +49,7 @@ impl Lane {
     /// What a sender waits for: the commit rule asks this.
     pub fn waiting(&self) -> Waiting {
         let mut waiting = Waiting::default();
-        if self.mode == Mode::Spooling && self.staged.open == 0 && !self.stats.full {
+        if self.mode == Mode::Spooling && self.staged.open == 0 && self.would_store() {
             waiting.records = self.open.len();
             waiting.bytes = self.stats.open_bytes as usize;
             waiting.since_us = self.open.front().map(|o| o.accepted_us);
@@ -62,6 +62,13 @@ impl Lane {
         waiting
     }
 
+    /// Whether a commit would take open records, as far as is known.
+    fn would_store(&self) -> bool {
+        let droppable =
+            self.when_full() == WhenFull::DropNewest && self.open.front().is_some_and(|o| o.stage == Stage::Waiting);
+        self.config.delivery != Guarantee::AtMostOnce && (!self.stats.full || droppable)
+    }
+
     /// Whether there is something to delete or mark: it goes along with the next insert, or once a second.
     pub fn has_tidying(&self) -> bool {
         !self.pending.is_empty()
@@ -72,14 +79,15 @@ impl Lane {
     pub fn plan(&mut self, commit: &mut Commit, room: u64, insert: bool) {
         debug_assert!(self.staged.is_empty(), "one commit at a time");
         self.staged = std::mem::take(&mut self.pending);
+        // A chunk may be deleted only together with the dead letters and ledger entries that settled it.
+        self.staged.dead.extend(self.dead.extract_if(.., |b| insert || b.stored));
         if insert {
-            self.staged.dead.append(&mut self.dead);
             self.plan_chunk(commit, room);
-            self.staged.dropped.append(&mut self.dropped);
         }
+        self.staged.dropped.append(&mut self.dropped);
         commit.settled.extend_from_slice(&self.staged.settled);
         commit.bitmaps.extend_from_slice(&self.staged.bitmaps);
-        commit.dead.extend(self.staged.dead.iter().map(|(letter, _)| letter.clone()));
+        commit.dead.extend(self.staged.dead.iter().map(|b| b.letter.clone()));
         commit.losses.extend(self.staged.dropped.iter().map(|(loss, _)| loss.clone()));
     }
 
@@ -119,44 +127,66 @@ impl Lane {
 
     /// The records of the next chunk, from the front of `open`.
     fn next_records(&self) -> Vec<Numbered> {
+        let bytes_max = CHUNK_BYTES_MAX.min(self.config.max_bytes as usize);
         let mut bytes = 0;
         let fits = |o: &&Open| {
             let first = bytes == 0;
             bytes += o.body.len();
-            first || bytes <= CHUNK_BYTES_MAX
+            first || bytes <= bytes_max
         };
-        self.open.iter().take(CHUNK_RECORDS_MAX).take_while(fits).map(|o| (o.sequence, o.body.clone())).collect()
+        // Never more than the lane may hold, else it would wait for ever.
+        let records_max = self.config.max_records.map_or(CHUNK_RECORDS_MAX, |max| CHUNK_RECORDS_MAX.min(max.max(1) as usize));
+        self.open.iter().take(records_max).take_while(fits).map(|o| (o.sequence, o.body.clone())).collect()
     }
 
     /// Whether the records may be stored; with `drop-oldest` it makes them fit, as far as anything lies behind the
     /// window.
     fn fits(&self, commit: &mut Commit, bytes: u64, records: u64, room: u64) -> bool {
-        let held = self.stats.backlog.bytes + self.stats.backlog.history_bytes;
-        let over_bytes = (held + bytes).saturating_sub(self.config.max_bytes).max(bytes.saturating_sub(room));
+        let history = self.stats.backlog.history_bytes;
+        let held = self.stats.backlog.bytes + history;
+        // A record larger than the limit still goes into an empty lane.
+        let over_lane = if held == 0 { 0 } else { (held + bytes).saturating_sub(self.config.max_bytes) };
+        let over_bytes = over_lane.max(bytes.saturating_sub(room));
         let over_records =
             self.config.max_records.map_or(0, |max| (self.stats.backlog.records + records).saturating_sub(max));
         if over_bytes == 0 && over_records == 0 {
             return true;
         }
-        let evictable =
-            self.stats.backlog.history_bytes > 0 || (self.when_full() == WhenFull::DropOldest && self.unread);
-        if !evictable || self.reading {
+        let history_does = over_records == 0 && history >= over_bytes;
+        let oldest_may = self.when_full() == WhenFull::DropOldest && (self.unread || self.parks.left_behind());
+        if self.reading || !(history_does || oldest_may) {
             return false;
         }
-        let until = if over_bytes > 0 {
-            EvictUntil::Bytes(over_bytes + self.config.max_bytes / EVICT_SHARE)
-        } else {
-            EvictUntil::Records(over_records)
-        };
-        commit.evictions.push(self.eviction(until, Reason::DropOldest));
+        if over_bytes > 0 {
+            let spare = if oldest_may { self.config.max_bytes / EVICT_SHARE } else { 0 };
+            self.evict_outside_window(commit, EvictUntil::Bytes(over_bytes + spare), Reason::DropOldest, oldest_may);
+        }
+        if over_records > 0 {
+            self.evict_outside_window(commit, EvictUntil::Records(over_records), Reason::DropOldest, true);
+        }
         true
     }
 
-    fn eviction(&self, until: EvictUntil, reason: Reason) -> Evict {
-        // With `refuse` only history may go: nothing lies behind the last possible row.
-        let undelivered_too = self.when_full() == WhenFull::DropOldest || reason == Reason::Age;
-        let after = if undelivered_too { self.last_row } else { RowId::MAX };
-        Evict { lane: self.number, after, until, reason }
+    /// Undelivered chunks may go where no record of theirs is in memory: behind the window, or, before it, those that
+    /// hold only parked records. With `history_only` none may.
+    fn evict_outside_window(&self, commit: &mut Commit, until: EvictUntil, reason: Reason, undelivered_too: bool) {
+        let lane = self.number;
+        if !undelivered_too {
+            commit.evictions.push(Evict { lane, after: RowId::MAX, before: RowId::MAX, until, reason });
+        } else if self.parks.left_behind() && !self.unread {
+            // They are the oldest; what is left behind is looked for only when nothing waits behind the window.
+            let before = self.window.first_row().unwrap_or(self.last_row + 1);
+            commit.evictions.push(Evict { lane, after: row_base(lane), before, until, reason });
+        } else {
+            let (after, before) = self.behind_window();
+            commit.evictions.push(Evict { lane, after, before, until, reason });
+        }
+    }
+
+    /// The oldest rows that are still to be read. A chunk handed over by a `live-first` lane may lie behind them.
+    fn behind_window(&self) -> (RowId, RowId) {
+        let held = self.window.chunks().map(|c| c.row).find(|row| *row > self.last_row);
+        (self.last_row, held.unwrap_or(self.next_row))
     }
 
     /// Whether a purge waits for a commit.
@@ -165,18 +195,27 @@ impl Lane {
     }
 
     /// `max_age`: chunks behind the window whose youngest record is older go; and history, and what is purged.
-    pub fn plan_expiry(&self, commit: &mut Commit, wall_ms: i64) {
+    pub fn plan_expiry(&mut self, commit: &mut Commit, wall_ms: i64) {
         if let Some(keep) = self.config.keep.filter(|_| self.stats.backlog.history_bytes > 0) {
             let until = EvictUntil::OlderThan(wall_ms - keep.as_millis() as i64);
-            commit.evictions.push(Evict { lane: self.number, after: RowId::MAX, until, reason: Reason::Age });
+            self.evict_outside_window(commit, until, Reason::Age, false);
         }
         if self.purging && !self.reading {
-            let until = EvictUntil::Records(u64::MAX);
-            commit.evictions.push(Evict { lane: self.number, after: self.last_row, until, reason: Reason::Purged });
+            self.plan_purge(commit);
         }
         if let Some(age) = self.config.max_age.filter(|_| self.unread && !self.reading) {
             let until = EvictUntil::OlderThan(wall_ms - age.as_millis() as i64);
-            commit.evictions.push(self.eviction(until, Reason::Age));
+            let ((after, before), lane, reason) = (self.behind_window(), self.number, Reason::Age);
+            commit.evictions.push(Evict { lane, after, before, until, reason });
+        }
+    }
+
+    fn plan_purge(&mut self, commit: &mut Commit) {
+        (self.purging, self.purge_staged) = (false, true);
+        let (lane, until, reason) = (self.number, EvictUntil::Records(u64::MAX), Reason::Purged);
+        let left_behind = (row_base(lane), self.window.first_row().unwrap_or(self.last_row + 1));
+        for (after, before) in [left_behind, self.behind_window()] {
+            commit.evictions.push(Evict { lane, after, before, until, reason });
         }
     }
 
@@ -205,6 +244,8 @@ impl Lane {
     /// with the producer stays.
     pub fn purge(&mut self) {
         let mut losses: Vec<Loss> = Vec::new();
+        // Parked records lie before the cursor.
+        self.window.rewind();
         while let Some(at) = self.window.next_waiting(|_| true) {
             let (run, sequence) = (self.window.chunk(at.0).run, self.window.get(at).sequence);
             match losses.last_mut().filter(|l| l.run == run) {
@@ -215,7 +256,10 @@ impl Lane {
         }
         self.stats.lost += losses.iter().map(|l| l.n).sum::<u64>();
         self.dropped.extend(losses.into_iter().map(|l| (l, Vec::new())));
-        self.purging = self.unread;
+        // The ledger tells exactly what is gone, also after a crash: what was purged of a chunk is marked with it.
+        let partly = self.window.chunks().filter(|c| c.unsettled < c.records.len()).map(|c| (c.row, c.bitmap()));
+        self.pending.bitmaps.extend(partly);
+        self.purging = true;
     }
 
     fn purged(&self, run: u64, sequence: u64) -> Loss {
@@ -227,7 +271,8 @@ impl Lane {
     /// `stored`: the chunk's bytes in the file, when this lane had one.
     pub fn committed(&mut self, stored: Option<u64>, now_us: u64) {
         let staged = std::mem::take(&mut self.staged);
-        for ack in staged.dead.into_iter().filter_map(|(_, ack)| ack) {
+        self.purge_staged = false;
+        for ack in staged.dead.into_iter().filter_map(|b| b.ack) {
             ack.fire();
         }
         for ack in staged.dropped.into_iter().flat_map(|(_, acks)| acks) {
@@ -259,24 +304,27 @@ impl Lane {
     }
 
     fn take_in(&mut self, held: Held) {
-        self.stats.backlog.chunks += 1;
-        self.stats.backlog.records += held.unsettled as u64;
-        self.stats.backlog.bytes += held.stored;
+        self.tally.chunks += 1;
+        self.tally.records += held.unsettled as i64;
+        self.tally.bytes += held.stored as i64;
         if held.unsettled == 0 {
-            self.pending.settled.push((held.row, self.config.keep.is_some()));
-            self.stats.backlog.chunks -= 1;
-            self.stats.backlog.bytes -= held.stored;
-            if self.config.keep.is_some() {
-                self.stats.backlog.history_bytes += held.stored;
-            }
+            self.retire(held.row, held.stored);
+        }
+        self.show_backlog();
+        if held.unsettled == 0 {
             return;
         }
         let handed_over = held.records.iter().any(|r| r.stage == Stage::Sent);
         let fits = self.window.bytes() + held.bytes <= self.window_bytes_max;
-        if handed_over || (!self.unread && !self.parks.rewinding() && (fits || self.window.is_empty())) {
+        let follows = !self.unread && !self.parks.rewinding();
+        if follows && (handed_over || fits || self.window.is_empty()) {
             self.last_row = held.row;
-            self.window.push(held);
+            self.window.insert(held);
         } else {
+            // What is with the producer stays in memory, even when older chunks are still to be read before it.
+            if handed_over {
+                self.window.insert(held);
+            }
             self.unread = true;
         }
     }
@@ -285,11 +333,17 @@ impl Lane {
     pub fn commit_failed(&mut self) {
         let mut staged = std::mem::take(&mut self.staged);
         if staged.open > 0 {
-            // The same row again: had the commit reached the disk after all, the next one takes its place.
+            // The same row again: had the commit reached the disk after all, the next one deletes what it wrote.
             self.next_row = staged.row;
+            if !staged.settled.contains(&(staged.row, false)) {
+                staged.settled.push((staged.row, false));
+            }
         }
-        self.pending.settled.append(&mut staged.settled);
-        self.pending.bitmaps.append(&mut staged.bitmaps);
+        self.purging |= std::mem::take(&mut self.purge_staged);
+        // What was to be written first stays first: of two bitmaps of a row the later one holds.
+        staged.settled.append(&mut self.pending.settled);
+        staged.bitmaps.append(&mut self.pending.bitmaps);
+        (self.pending.settled, self.pending.bitmaps) = (staged.settled, staged.bitmaps);
         staged.dead.append(&mut self.dead);
         self.dead = staged.dead;
         staged.dropped.append(&mut self.dropped);
@@ -299,17 +353,7 @@ impl Lane {
 
     /// What an eviction in the last commit freed.
     pub fn evicted(&mut self, freed: Freed) {
-        self.purging = false;
-        self.stats.lost += freed.records;
-        let backlog = &mut self.stats.backlog;
-        backlog.records = backlog.records.saturating_sub(freed.records);
-        // History and backlog are freed together; history goes first.
-        let from_history = freed.bytes.min(backlog.history_bytes);
-        backlog.history_bytes -= from_history;
-        backlog.bytes = backlog.bytes.saturating_sub(freed.bytes - from_history);
-        if freed.records > 0 {
-            backlog.chunks = backlog.chunks.saturating_sub(freed.chunks);
-        }
+        self.discarded(freed);
     }
 }
 

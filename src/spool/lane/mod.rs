@@ -17,6 +17,9 @@
 mod commit;
 mod grace;
 mod park;
+mod tally;
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 
@@ -29,7 +32,10 @@ use crate::record::Body;
 pub use commit::Staged;
 use grace::DeliveryTimes;
 use park::Parks;
+use tally::Tally;
 
+/// After a failed read: the file is being looked at, or the device is.
+const READ_RETRY_US: u64 = 1_000_000;
 /// No record may have been late for this long before a lane goes back to direct.
 const CALM_US: u64 = 10_000_000;
 
@@ -128,13 +134,26 @@ pub struct Lane {
     parks: Parks,
     times: DeliveryTimes,
     late_at: Option<u64>,
-    dead: Vec<(DeadLetter, Option<AckTicket>)>,
+    direct_since_us: u64,
+    read_again_us: u64,
+    tally: Tally,
+    dead: Vec<Burial>,
     dropped: Vec<(Loss, Vec<AckTicket>)>,
-    /// A purge of what lies behind the window waits for the next commit.
+    /// A purge of what lies outside the window waits for the next commit, and is part of the running one.
     purging: bool,
+    purge_staged: bool,
     pending: Staged,
     staged: Staged,
     rate: DrainRate,
+}
+
+/// A dead letter on its way into the table.
+#[derive(Debug)]
+struct Burial {
+    letter: DeadLetter,
+    ack: Option<AckTicket>,
+    /// The record lies in a chunk that must not go before the letter is durable.
+    stored: bool,
 }
 
 /// Bytes/s while draining, as a bucket of one second.
@@ -199,9 +218,13 @@ impl Lane {
             parks: Parks::default(),
             times: DeliveryTimes::new(config.grace),
             late_at: None,
+            direct_since_us: 0,
+            read_again_us: 0,
+            tally: Tally::default(),
             dead: Vec::new(),
             dropped: Vec::new(),
             purging: false,
+            purge_staged: false,
             pending: Staged::default(),
             staged: Staged::default(),
             rate,
@@ -219,7 +242,8 @@ impl Lane {
         self.next_sequence += 1;
         self.stats.accepted += 1;
         if let Fate::DeadLetter(cause) = fate {
-            self.bury(sequence, self.run, body, cause, ack, wall_ms);
+            let letter = self.letter(self.run, sequence, body, cause, wall_ms);
+            self.dead.push(Burial { letter, ack, stored: false });
             return;
         }
         if self.config.delivery == Guarantee::AtMostOnce {
@@ -278,6 +302,10 @@ impl Lane {
                     self.window.advance();
                 }
                 Sent::Full => return true,
+                Sent::Refused(Outcome::Again) => {
+                    self.trouble(now_us);
+                    return true;
+                }
                 Sent::Refused(outcome) => {
                     self.window.advance();
                     self.resolve(key, outcome, now_us, wall_ms);
@@ -322,6 +350,7 @@ impl Lane {
     /// Step 8: a delivery report of the current producer.
     pub fn report(&mut self, key: Key, outcome: Outcome, now_us: u64, wall_ms: i64) {
         self.in_flight = self.in_flight.saturating_sub(1);
+        self.came_back(key);
         if let Some(sent_us) = self.sent_us(key) {
             let took = now_us.saturating_sub(sent_us);
             if outcome == Outcome::Delivered {
@@ -355,7 +384,9 @@ impl Lane {
             }
             Outcome::Faulty(cause) => self.fault(key, cause, wall_ms),
             Outcome::Again => {
-                self.unsend(key);
+                if let Some(body) = self.unsend(key) {
+                    self.regroup(&body);
+                }
                 self.trouble(now_us);
             }
             Outcome::TopicBlocked(cause) => {
@@ -395,20 +426,28 @@ impl Lane {
     }
 
     pub(super) fn settle_held(&mut self, at: (usize, usize)) {
-        let waits = self.window.get(at).stage != Stage::Settled;
-        if waits {
-            self.stats.backlog.records = self.stats.backlog.records.saturating_sub(1);
-        }
+        self.tally.records -= i64::from(self.window.get(at).stage != Stage::Settled);
         let stored = self.window.chunk(at.0).stored;
         if let Some(row) = self.window.settle(at) {
-            self.pending.settled.push((row, self.config.keep.is_some()));
-            self.stats.backlog.chunks = self.stats.backlog.chunks.saturating_sub(1);
-            self.stats.backlog.bytes = self.stats.backlog.bytes.saturating_sub(stored);
-            if self.config.keep.is_some() {
-                self.stats.backlog.history_bytes += stored;
-            }
+            self.retire(row, stored);
         }
+        self.show_backlog();
         self.window.pop_settled();
+    }
+
+    /// All records of a chunk are settled: it goes with the next commit, or becomes history.
+    fn retire(&mut self, row: RowId, stored: u64) {
+        let keep = self.config.keep.is_some();
+        self.pending.settled.push((row, keep));
+        self.tally.chunks -= 1;
+        self.tally.bytes -= stored as i64;
+        if keep {
+            self.tally.history_bytes += stored as i64;
+        }
+    }
+
+    fn show_backlog(&mut self) {
+        self.stats.backlog = self.tally.shown();
     }
 
     fn drop_settled_open(&mut self) {
@@ -460,19 +499,20 @@ impl Lane {
             let open = &mut self.open[i];
             let (body, ack) = (open.body.clone(), open.ack.take());
             open.stage = Stage::Settled;
-            self.bury(key.sequence, self.run, body, cause, ack, wall_ms);
+            let letter = self.letter(self.run, key.sequence, body, cause, wall_ms);
+            self.dead.push(Burial { letter, ack, stored: i < self.staged.open });
             self.drop_settled_open();
         } else if let Some(at) = self.window.find(key) {
             let (body, run) = (self.window.get(at).body.clone(), self.window.chunk(at.0).run);
-            self.bury(key.sequence, run, body, cause, None, wall_ms);
+            let letter = self.letter(run, key.sequence, body, cause, wall_ms);
+            self.dead.push(Burial { letter, ack: None, stored: true });
             self.settle_held(at);
         }
     }
 
-    fn bury(&mut self, sequence: u64, run: u64, body: Body, cause: String, ack: Option<AckTicket>, at: i64) {
+    fn letter(&mut self, run: u64, sequence: u64, body: Body, cause: String, at: i64) -> DeadLetter {
         self.stats.dead_lettered += 1;
-        let letter = DeadLetter { lane: self.number, run, sequence, at, cause, attempts: 1, body };
-        self.dead.push((letter, ack));
+        DeadLetter { lane: self.number, run, sequence, at, cause, attempts: 1, body }
     }
 
     /// A producer error: from now on everything is committed.
@@ -492,6 +532,7 @@ impl Lane {
     /// The producer is gone with all it held: everything unreported waits again, from the oldest on.
     pub fn producer_lost(&mut self, now_us: u64) {
         self.in_flight = 0;
+        self.parks.nothing_flies();
         self.window.unsend_all();
         if self.config.delivery == Guarantee::AtMostOnce {
             for open in self.open.iter_mut().filter(|o| o.stage == Stage::Sent) {
@@ -514,18 +555,26 @@ impl Lane {
         if self.parks.retry_due(now_us) {
             self.retry_parked(now_us);
         }
+        self.forget_idle_parks();
         if self.mode == Mode::Direct && self.is_late(now_us) {
             self.trouble(now_us);
         } else if self.mode == Mode::Spooling && self.may_go_direct(now_us) {
             self.mode = Mode::Direct;
+            self.direct_since_us = now_us;
             self.next_send = 0;
+            self.stats.full = false;
             self.stats.to_direct += 1;
         }
     }
 
     fn is_late(&self, now_us: u64) -> bool {
-        let grace = self.times.grace_us();
-        self.open.front().is_some_and(|o| now_us.saturating_sub(o.accepted_us) > grace)
+        self.late_from_us().is_some_and(|from| now_us >= from)
+    }
+
+    /// When the oldest open record becomes late. What had to wait for the disk counts from the change to direct on.
+    fn late_from_us(&self) -> Option<u64> {
+        let since = self.open.front()?.accepted_us.max(self.direct_since_us);
+        Some(since + self.times.grace_us() + 1)
     }
 
     fn may_go_direct(&self, now_us: u64) -> bool {
@@ -540,16 +589,15 @@ impl Lane {
 
     /// When [`Lane::tick`] has something to decide next, if nothing else happens.
     pub fn next_deadline_us(&self) -> Option<u64> {
-        let late = (self.mode == Mode::Direct)
-            .then(|| self.open.front().map(|o| o.accepted_us + self.times.grace_us() + 1))
-            .flatten();
+        let late = (self.mode == Mode::Direct).then(|| self.late_from_us()).flatten();
         [late, self.parks.next_retry_us()].into_iter().flatten().min()
     }
 
     /// Where and how much to read next, if the lane wants to read.
-    pub fn wants_read(&self) -> Option<(RowId, u64)> {
+    pub fn wants_read(&self, now_us: u64) -> Option<(RowId, u64)> {
         let room = self.window_bytes_max.saturating_sub(self.window.bytes());
-        let wants = self.unread && !self.reading && !self.parks.rewinding() && self.pending.bitmaps.is_empty();
+        let calm = now_us >= self.read_again_us && !self.parks.rewinding();
+        let wants = self.unread && !self.reading && calm && self.pending.bitmaps.is_empty();
         (wants && self.staged.bitmaps.is_empty() && room * 2 >= self.window_bytes_max)
             .then_some((self.last_row, room as u64))
     }
@@ -558,8 +606,17 @@ impl Lane {
         self.reading = true;
     }
 
-    pub fn read_failed(&mut self) {
+    /// Nothing came: it is tried again after a pause.
+    pub fn read_failed(&mut self, now_us: u64) {
         self.reading = false;
+        self.read_again_us = now_us + READ_RETRY_US;
+    }
+
+    /// Chunks that could not be decoded have left the file for the ledger.
+    pub fn discarded(&mut self, freed: Freed) {
+        self.stats.lost += freed.records;
+        self.tally.take(freed);
+        self.show_backlog();
     }
 
     /// Chunks read from the file, in order.
@@ -567,10 +624,19 @@ impl Lane {
         self.reading = false;
         self.unread = more;
         for chunk in chunks {
+            // A row that this lane has not written yet is what a failed commit left behind: its records are still open.
+            if chunk.row >= self.next_row {
+                continue;
+            }
             self.last_row = chunk.row;
+            // All of it is settled, and its row goes with a commit that is still to come or on its way.
+            let goes = |staged: &Staged| staged.settled.iter().any(|(row, _)| *row == chunk.row);
+            if self.window.has_row(chunk.row) || goes(&self.pending) || goes(&self.staged) {
+                continue;
+            }
             let held = self.hold(chunk);
             if held.unsettled > 0 {
-                self.window.push(held);
+                self.window.insert(held);
             }
         }
     }
@@ -607,9 +673,8 @@ impl Lane {
 
     /// A slice of the count after a start.
     pub fn counted(&mut self, found: Freed) {
-        self.stats.backlog.chunks += found.chunks;
-        self.stats.backlog.records += found.records;
-        self.stats.backlog.bytes += found.bytes;
+        self.tally.add(found);
+        self.show_backlog();
     }
 
     /// Fills in the gauges.
@@ -622,7 +687,11 @@ impl Lane {
 
     /// Nothing accepted is undelivered.
     pub fn is_drained(&self) -> bool {
-        self.open.is_empty() && self.window.is_empty() && !self.unread && self.dead.is_empty()
+        self.open.is_empty()
+            && self.window.is_empty()
+            && !self.unread
+            && self.dead.is_empty()
+            && self.dropped.is_empty()
     }
 
     pub fn in_flight(&self) -> u64 {
@@ -636,9 +705,14 @@ impl Lane {
         oldest.view().ok().map(|v| v.arrival.wall_ms)
     }
 
-    /// Whether the running commit holds every open record.
-    pub fn all_staged(&self) -> bool {
-        self.staged.open == self.open.len()
+    /// The sequence of the record accepted last.
+    pub fn last_sequence(&self) -> u64 {
+        self.next_sequence - 1
+    }
+
+    /// Whether a record of this run is still in memory alone, and not even in the running commit.
+    pub fn in_memory_alone(&self, sequence: u64) -> bool {
+        self.open.binary_search_by_key(&sequence, |o| o.sequence).is_ok_and(|i| i >= self.staged.open)
     }
 
     /// Commits what comes next, whatever Kafka does: for what must not be in memory alone.

@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 
 use super::Lane;
+use crate::config::{Delivery, Order};
 use crate::record::Body;
 use crate::spool::row_base;
-use crate::spool::window::Held;
+use crate::spool::window::{Held, Key, Stage};
 
 const RETRY_FIRST_US: u64 = 2_000_000;
 const RETRY_MAX_US: u64 = 300_000_000;
@@ -13,6 +14,9 @@ const RETRY_MAX_US: u64 = 300_000_000;
 #[derive(Debug, Default)]
 pub struct Parks {
     topics: HashMap<Box<str>, Parked>,
+    /// Topics of which a record came back while others are still with the producer, and how many: nothing of them is
+    /// sent until all have answered, else a younger record could get between.
+    regrouping: HashMap<Box<str>, usize>,
     /// Chunks with parked records have been dropped from memory.
     left_behind: bool,
     /// Sending rests until nothing is in flight; then the lane is read again from its oldest chunk.
@@ -30,7 +34,14 @@ struct Parked {
 
 impl Parks {
     pub fn is_empty(&self) -> bool {
-        self.topics.is_empty()
+        self.topics.is_empty() && self.regrouping.is_empty()
+    }
+
+    /// The producer is gone, and with it all that was to answer.
+    pub fn nothing_flies(&mut self) {
+        let waited = !self.regrouping.is_empty();
+        self.regrouping.clear();
+        self.rewinding |= waited && self.left_behind;
     }
 
     pub fn rewinding(&self) -> bool {
@@ -45,7 +56,11 @@ impl Parks {
 
     /// Whether this record has to wait. The common case asks nothing of the record.
     pub fn holds(&self, body: &Body) -> bool {
-        !self.topics.is_empty() && body.topic().is_ok_and(|t| self.topics.get(t).is_some_and(|p| p.held))
+        if self.is_empty() {
+            return false;
+        }
+        let held = |t: &str| self.topics.get(t).is_some_and(|p| p.held) || self.regrouping.contains_key(t);
+        body.topic().is_ok_and(held)
     }
 
     /// A report says that the topic refuses. Each round of refusals doubles the pause, once.
@@ -79,6 +94,11 @@ impl Parks {
         }
     }
 
+    /// Whether chunks older than the window wait in the file.
+    pub fn left_behind(&self) -> bool {
+        self.left_behind
+    }
+
     pub fn retry_due(&self, now_us: u64) -> bool {
         self.topics.values().any(|p| p.held && p.retry_at_us <= now_us)
     }
@@ -95,6 +115,9 @@ impl Parks {
 impl Lane {
     /// A topic without a leader: nothing of it is with the producer any more, which has just been dropped.
     pub fn park_stuck(&mut self, topic: &str, now_us: u64) {
+        if self.config.delivery == Delivery::AtMostOnce {
+            return;
+        }
         let of_topic = |b: &Body| b.topic().is_ok_and(|t| t == topic);
         let held = self.window.chunks().flat_map(|c| &c.records).map(|r| &r.body).find(|b| of_topic(b)).cloned();
         let body = held.or_else(|| self.open.iter().map(|o| &o.body).find(|b| of_topic(b)).cloned());
@@ -107,27 +130,77 @@ impl Lane {
     /// report would put a younger record before an older one.
     pub(super) fn retry_parked(&mut self, now_us: u64) {
         for topic in self.parks.due(now_us) {
-            let flying = self.window.any_sent(|b| b.topic().is_ok_and(|t| t == &*topic));
+            let flying = self.flying(&topic) > 0;
             let Some(parked) = self.parks.topics.get_mut(&topic) else { continue };
             if flying {
                 parked.retry_at_us = now_us + RETRY_FIRST_US;
                 continue;
             }
             parked.held = false;
-            if self.parks.left_behind {
-                self.parks.rewinding = true;
-            } else {
-                self.window.rewind();
-            }
+            self.look_again();
         }
-        self.forget_idle_parks();
     }
 
-    /// A parked topic whose records have all gone another way (evicted, purged) is not parked any more.
-    fn forget_idle_parks(&mut self) {
-        if self.stats.backlog.records == 0 && self.open.is_empty() && self.in_flight == 0 {
-            self.parks.topics.clear();
+    /// From the oldest record on, in memory or, if some have left it, in the file.
+    fn look_again(&mut self) {
+        if self.parks.left_behind {
+            self.parks.rewinding = true;
+        } else {
+            self.window.rewind();
         }
+    }
+
+    /// Records of a topic that are with the producer.
+    fn flying(&self, topic: &str) -> usize {
+        let of_topic = |b: &Body| b.topic().is_ok_and(|t| t == topic);
+        let open = self.open.iter().filter(|o| o.stage == Stage::Sent && of_topic(&o.body)).count();
+        open + self.window.count_sent(of_topic)
+    }
+
+    /// A record came back and is to be sent again: the others of its topic that fly must come back first.
+    pub(super) fn regroup(&mut self, body: &Body) {
+        let Ok(topic) = body.topic() else { return };
+        if self.config.order != Order::InOrder || self.parks.regrouping.contains_key(topic) {
+            return;
+        }
+        let flying = self.flying(topic);
+        if flying > 0 {
+            self.parks.regrouping.insert(topic.into(), flying);
+        }
+    }
+
+    /// A report has come for this record: the last one of a regrouping topic lets it go on.
+    pub(super) fn came_back(&mut self, key: Key) {
+        if self.parks.regrouping.is_empty() {
+            return;
+        }
+        let Some(body) = self.body(key) else { return };
+        let Ok(topic) = body.topic() else { return };
+        let Some(flying) = self.parks.regrouping.get_mut(topic) else { return };
+        *flying -= 1;
+        if *flying == 0 {
+            self.parks.regrouping.remove(topic);
+            self.look_again();
+        }
+    }
+
+    fn body(&self, key: Key) -> Option<Body> {
+        match self.find_open(key) {
+            Some(i) => Some(self.open[i].body.clone()),
+            None => self.window.find(key).map(|at| self.window.get(at).body.clone()),
+        }
+    }
+
+    /// A topic whose records have all gone another way (dead letters, evicted, purged) is not parked any more: the lane
+    /// has been looked through since its retry, and nothing of it is left.
+    pub(super) fn forget_idle_parks(&mut self) {
+        let looked_through = self.window.at_end() && !self.unread && !self.reading && !self.parks.rewinding;
+        if self.parks.topics.is_empty() || !looked_through {
+            return;
+        }
+        let retried = self.parks.topics.iter().filter(|(_, p)| !p.held).map(|(t, _)| t.clone());
+        let idle: Vec<_> = retried.filter(|t| self.flying(t) == 0).collect();
+        idle.iter().for_each(|t| drop(self.parks.topics.remove(t)));
     }
 
     /// Chunks at the front that hold nothing but parked records leave memory when room is needed behind them.
@@ -167,7 +240,6 @@ impl Lane {
 }
 
 fn only_parked(held: &Held, parks: &Parks) -> bool {
-    use crate::spool::window::Stage;
     held.records.iter().all(|r| match r.stage {
         Stage::Settled => true,
         Stage::Sent => false,

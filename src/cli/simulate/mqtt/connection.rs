@@ -1,65 +1,32 @@
 //! One device's connection: opens it, publishes the feed, opens it again when it is lost, until the feed is finished
 //! and everything is acknowledged.
 //!
-//! Owns the window of unacknowledged messages, which outlives a connection; a [`Session`] owns what does not. No
+//! Owns the window of unacknowledged messages, which outlives a connection; a `Session` owns what does not. No
 //! message is dropped: one that was sent with QoS 1 or 2 stays in the window until it is acknowledged or refused.
 
 use std::future::{Future as _, poll_fn};
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::Poll;
 use std::time::Duration;
 
-use bytes::{Buf, BytesMut};
-use tokio::io::{AsyncReadExt as _, AsyncWrite as _, AsyncWriteExt as _};
-use tokio::time::{Sleep, sleep_until, timeout};
+use tokio::time::{sleep_until, timeout};
 
 use super::super::clock::Moment;
 use super::super::dice::Dice;
 use super::super::feed::{Feed, Message, Next};
 use super::super::run::{Event, Outcome, Run, Stop, random_u64};
+use super::session::{End, KEEP_ALIVE, Session};
 use super::window::{Stage, Window};
-use super::wire::{Head, Hello, Incoming, WireError};
-use super::{Broker, Duplex, Qos};
+use super::wire::{Head, Hello, Incoming};
+use super::{Broker, Qos};
 
 /// A broker on the other side of a slow line answers within this time, or not at all.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// A broker forgets us after one and a half of these (MQTT-3.1.2-24); we ask for a sign of life after half of one.
-const KEEP_ALIVE: Duration = Duration::from_secs(30);
 /// The feed rests while this much waits to be written. Bounds the buffer for QoS 0; the window does so for QoS 1 and 2.
 const OUT_BYTES: usize = 64 * 1024;
-/// One read takes this much: some thousand acknowledgements.
-const IN_BYTES: usize = 4 * 1024;
 /// The first pause after a failed connection, and the longest one.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
-/// How long a broker may take to close after our DISCONNECT before we do.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// Why a connection is no longer driven.
-enum End {
-    /// All is sent and acknowledged.
-    Finished,
-    /// The feed said so.
-    Died(Duration),
-    Lost(String),
-    /// The same would happen again.
-    Lasting(String),
-    /// The time for the last acknowledgements is over, or we were told to stop while connecting.
-    Stopped,
-}
-
-impl From<std::io::Error> for End {
-    fn from(error: std::io::Error) -> Self {
-        Self::Lost(error.to_string())
-    }
-}
-
-impl From<WireError> for End {
-    fn from(error: WireError) -> Self {
-        Self::Lost(error.to_string())
-    }
-}
-
 /// One client of a broker, with its feed.
 pub struct Publisher<F> {
     run: Arc<Run>,
@@ -74,21 +41,6 @@ pub struct Publisher<F> {
     /// Set when we were told to stop: until when acknowledgements are waited for, since the start of the run.
     stop_by: Option<Duration>,
     sent: u64,
-}
-
-/// What belongs to one connection.
-struct Session {
-    stream: Box<dyn Duplex>,
-    input: BytesMut,
-    output: BytesMut,
-    unflushed: bool,
-    packet_bytes_max: Option<u32>,
-    /// Whether the publisher waits for all output to be written.
-    wants_room: bool,
-    /// When the broker last said anything.
-    heard_at: Duration,
-    /// When we last wrote anything.
-    spoke_at: Duration,
 }
 
 impl<F: Feed> Publisher<F> {
@@ -399,100 +351,5 @@ impl<F: Feed> Publisher<F> {
     fn outcome(self, failure: Option<String>) -> Outcome {
         let unacknowledged = self.window.numbers().into_iter().map(|number| self.feed.id(number)).collect();
         Outcome { client_id: self.client_id, sent: self.sent, unacknowledged, failure }
-    }
-}
-
-impl Session {
-    async fn open(broker: &Broker) -> Result<Self, End> {
-        Ok(Self {
-            stream: broker.open().await?,
-            input: BytesMut::new(),
-            output: BytesMut::new(),
-            unflushed: false,
-            packet_bytes_max: None,
-            wants_room: false,
-            heard_at: Duration::ZERO,
-            spoke_at: Duration::ZERO,
-        })
-    }
-
-    /// Writes the CONNECT that waits in the output, and waits for one packet.
-    async fn first_answer(&mut self, broker: &Broker) -> Result<Incoming, End> {
-        self.stream.write_all_buf(&mut self.output).await?;
-        self.stream.flush().await?;
-        loop {
-            if let Some(incoming) = broker.version.read(&mut self.input)? {
-                return Ok(incoming);
-            }
-            if self.stream.read_buf(&mut self.input).await? == 0 {
-                return Err(End::Lost("the broker closed without a CONNACK".into()));
-            }
-        }
-    }
-
-    /// DISCONNECT, and wait for the broker's close: it reads everything before.
-    async fn close(mut self, broker: &Broker) {
-        let close = async {
-            broker.version.disconnect(&mut self.output)?;
-            self.stream.write_all_buf(&mut self.output).await?;
-            self.stream.shutdown().await?;
-            while self.stream.read_buf(&mut self.input).await? > 0 {
-                self.input.clear();
-            }
-            Ok::<(), End>(())
-        };
-        let _ = timeout(CLOSE_TIMEOUT, close).await;
-    }
-
-    /// Writes what waits, reads what has come. Ready when there is something to do, or the sleep is over. Every poll
-    /// either moves bytes between socket and buffers or leaves both as they were: it may be dropped at any time.
-    fn poll(&mut self, cx: &mut Context<'_>, sleep: Pin<&mut Sleep>) -> Poll<std::io::Result<()>> {
-        let written = self.poll_write(cx)?;
-        let read = self.poll_read(cx)?;
-        let something = read || (written && self.wants_room) || sleep.poll(cx).is_ready();
-        if something { Poll::Ready(Ok(())) } else { Poll::Pending }
-    }
-
-    /// Whether this wrote the last of the output.
-    fn poll_write(&mut self, cx: &mut Context<'_>) -> std::io::Result<bool> {
-        let had = !self.output.is_empty();
-        while !self.output.is_empty() {
-            match Pin::new(&mut self.stream).poll_write(cx, &self.output)? {
-                Poll::Ready(0) => return Err(std::io::ErrorKind::WriteZero.into()),
-                Poll::Ready(written) => self.output.advance(written),
-                Poll::Pending => return Ok(false),
-            }
-            self.unflushed = true;
-        }
-        // TLS may hold back what it has taken.
-        if self.unflushed {
-            self.unflushed = Pin::new(&mut self.stream).poll_flush(cx)?.is_pending();
-        }
-        Ok(had)
-    }
-
-    /// Whether anything has come.
-    fn poll_read(&mut self, cx: &mut Context<'_>) -> std::io::Result<bool> {
-        self.input.reserve(IN_BYTES);
-        let read = pin!(self.stream.read_buf(&mut self.input));
-        match read.poll(cx)? {
-            Poll::Ready(0) => Err(std::io::Error::other("the broker closed the connection")),
-            Poll::Ready(_) => Ok(true),
-            Poll::Pending => Ok(false),
-        }
-    }
-
-    /// Asks for a sign of life when nothing was written for a while. Answers when to look again.
-    fn keep_alive(&mut self, broker: &Broker, now: Duration) -> Result<Duration, End> {
-        if now > self.heard_at + KEEP_ALIVE * 3 / 2 && now > self.spoke_at {
-            return Err(End::Lost("no sign of life".into()));
-        }
-        if !self.output.is_empty() {
-            self.spoke_at = now;
-        } else if now >= self.spoke_at + KEEP_ALIVE / 2 {
-            broker.version.ping(&mut self.output)?;
-            self.spoke_at = now;
-        }
-        Ok(self.spoke_at + KEEP_ALIVE / 2)
     }
 }

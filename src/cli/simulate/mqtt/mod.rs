@@ -4,6 +4,7 @@
 //! acknowledgements come in with one read, and the loader stays cheap beside what it measures. It never subscribes.
 
 mod connection;
+mod session;
 #[cfg(test)]
 mod tests;
 pub mod tls;
