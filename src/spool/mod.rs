@@ -235,10 +235,12 @@ pub enum Reply {
         found: Freed,
     },
     CountDone,
-    /// Size of the file in bytes and of the space free on its disk, after each commit.
+    /// Size of the file in bytes, of the space free on its disk, and of what chunks may still take in file and disk
+    /// together: after each commit, and in idle moments.
     Disk {
         used: u64,
         free: u64,
+        room: u64,
         ballast: bool,
     },
 }

@@ -411,6 +411,12 @@ impl Store {
         ((pragma("page_count") - pragma("freelist_count")) * pragma("page_size")).max(0) as u64
     }
 
+    /// Bytes of the file that are free to be written again without growing it.
+    pub fn free_bytes(&self) -> u64 {
+        let pragma = |p: &str| self.conn.query_row(&format!("PRAGMA {p}"), [], |r| r.get::<_, i64>(0)).unwrap_or(0);
+        (pragma("freelist_count") * pragma("page_size")).max(0) as u64
+    }
+
     /// Gives up to `pages` free pages back to the file system. Cheap; for idle moments.
     pub fn vacuum_slice(&self, pages: u32) {
         let _ = self.conn.execute_batch(&format!("PRAGMA incremental_vacuum({pages})"));

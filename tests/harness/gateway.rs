@@ -25,9 +25,10 @@ pub mod metric {
 }
 
 pub struct Gateway {
-    dir: TempDir,
     http_port: u16,
+    /// Before the directory: a failing test shows the end of its log.
     job: Option<Job>,
+    dir: TempDir,
     starts: usize,
 }
 

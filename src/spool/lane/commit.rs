@@ -135,7 +135,8 @@ impl Lane {
             first || bytes <= bytes_max
         };
         // Never more than the lane may hold, else it would wait for ever.
-        let records_max = self.config.max_records.map_or(CHUNK_RECORDS_MAX, |max| CHUNK_RECORDS_MAX.min(max.max(1) as usize));
+        let records_max =
+            self.config.max_records.map_or(CHUNK_RECORDS_MAX, |max| CHUNK_RECORDS_MAX.min(max.max(1) as usize));
         self.open.iter().take(records_max).take_while(fits).map(|o| (o.sequence, o.body.clone())).collect()
     }
 

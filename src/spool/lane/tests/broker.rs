@@ -99,7 +99,9 @@ impl Broker {
 
     /// The lane has heard of the failure: what it had sent before fails too, what it sends from now on may pass.
     fn recover(&mut self, partition: &Partition) {
-        let (Some(outcome), Some(queue)) = (self.sick.remove(partition), self.queues.get_mut(partition)) else { return };
+        let (Some(outcome), Some(queue)) = (self.sick.remove(partition), self.queues.get_mut(partition)) else {
+            return;
+        };
         let failed = queue.drain(..).map(|(f, _)| (f.key, outcome.clone()));
         self.reports.entry(partition.clone()).or_default().extend(failed);
     }

@@ -327,13 +327,26 @@ impl World {
                 return;
             }
         }
-        panic!("after 10 minutes of health something is stuck: {:?} unread {} reading {} parks {:?} pending {:?} window {:?}", self.lane.snapshot(), self.lane.unread, self.lane.reading, self.lane.parks, self.lane.pending, self.lane.window);
+        panic!(
+            "after 10 minutes of health something is stuck: {:?} unread {} reading {} parks {:?} pending {:?} window {:?}",
+            self.lane.snapshot(),
+            self.lane.unread,
+            self.lane.reading,
+            self.lane.parks,
+            self.lane.pending,
+            self.lane.window
+        );
     }
 
     fn is_quiet(&mut self) -> bool {
         let direct = self.lane.mode() == Mode::Direct || self.config.when == config::When::Always;
         let parked = self.lane.snapshot().parked_topics.len();
-        self.lane.is_drained() && parked == 0 && !self.lane.has_tidying() && !self.committing && !self.lane.is_purging() && direct
+        self.lane.is_drained()
+            && parked == 0
+            && !self.lane.has_tidying()
+            && !self.committing
+            && !self.lane.is_purging()
+            && direct
     }
 
     /// What was accepted in the end: delivered, a dead letter, or in the ledger.
