@@ -38,6 +38,7 @@ pub struct Builder {
     subscription: String,
     source: String,
     routes: String,
+    tables: Vec<(&'static str, String)>,
     broker_window: Option<u16>,
     topic_configs: Vec<(&'static str, &'static str)>,
 }
@@ -52,6 +53,7 @@ impl Rig {
             subscription: "plant/#".to_owned(),
             source: String::new(),
             routes: String::new(),
+            tables: Vec::new(),
             broker_window: None,
             topic_configs: Vec::new(),
         }
@@ -253,6 +255,12 @@ impl Builder {
         self
     }
 
+    /// Any other table, once. `PREFIX` as in [`Builder::route`].
+    pub fn table(mut self, head: &'static str, lines: &str) -> Builder {
+        self.tables.push((head, lines.to_owned()));
+        self
+    }
+
     /// Messages that Mosquitto has on the way to the gateway at once, instead of its 20.
     pub fn broker_window(mut self, messages: u16) -> Builder {
         self.broker_window = Some(messages);
@@ -290,7 +298,10 @@ impl Builder {
     fn gateway(&self, prefix: &str, kafka: &KafkaServer, mosquitto: &Mosquitto, tap: &Tap) -> GatewayBuilder {
         let routes = self.routes.replace("PREFIX", prefix);
         let own = routes.split("[[route]]").skip(1);
-        own.fold(Gateway::builder(), |builder, lines| builder.route_table(lines))
+        let builder = own.fold(Gateway::builder(), GatewayBuilder::route_table);
+        let tables = self.tables.iter().map(|(head, lines)| (head, lines.replace("PREFIX", prefix)));
+        tables
+            .fold(builder, |builder, (head, lines)| builder.table(head, &lines))
             .mqtt_with(tap.port(), mosquitto.login(), &self.subscription, &self.source)
             .kafka(&kafka.bootstrap_servers())
             .lane(LANE, &self.lane)

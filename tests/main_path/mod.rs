@@ -1,5 +1,6 @@
 //! The path of a reading, end to end, in good and in bad times. Each test is a story; `Rig::close_books` is its judge.
 
+mod bad_input;
 mod broker_away;
 mod bursts;
 mod disk_full;
