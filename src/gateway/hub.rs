@@ -248,6 +248,7 @@ impl Hub {
                 self.evicted(&done);
                 self.note_losses(&done.losses);
             }
+            Reply::Lost(losses) => self.note_losses(&losses),
             Reply::CommitFailed(error) => self.commit_failed(&error),
             Reply::Read { lane, read } => {
                 if let Some(lane) = self.lane_by_number(lane) {

@@ -221,6 +221,8 @@ pub enum Reply {
     /// Before the `CommitFailed` of a commit that nevertheless shows in the file: what it evicted, and its entries.
     Evicted(Committed),
     CommitFailed(StoreError),
+    /// Ledger entries that a command has made.
+    Lost(Vec<Loss>),
     Read {
         lane: u32,
         read: store::Read,

@@ -225,11 +225,19 @@ impl Worker {
                 Ok(Request::Stop) | Err(RecvTimeoutError::Disconnected) => return,
                 Ok(Request::Commit(commit)) => self.commit(&commit),
                 Ok(Request::Read { lane, after, bytes }) => self.read(lane, after, bytes),
-                Ok(Request::Run(job)) => job(&mut self.store),
+                Ok(Request::Run(job)) => self.run(job),
                 // A tick nobody waits for any more is no harm.
                 Ok(Request::Tick(back)) => drop(back.try_send(())),
                 Err(RecvTimeoutError::Timeout) => self.idle(),
             }
+        }
+    }
+
+    fn run(&mut self, job: Job) {
+        job(&mut self.store);
+        let entries = self.store.take_entries_of_commands();
+        if !entries.is_empty() {
+            (self.answer)(Reply::Lost(entries));
         }
     }
 

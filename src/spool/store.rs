@@ -31,6 +31,8 @@ pub struct Store {
     dead_bytes_max: u64,
     /// What a commit had done when its last step failed: whether it happened, the file shows when it is opened again.
     unsure: Option<Committed>,
+    /// Ledger entries that commands made beside the hub, for [`Store::take_entries_of_commands`].
+    pub(super) by_commands: Vec<Loss>,
     pub spool_id: u64,
 }
 
@@ -56,7 +58,15 @@ impl Store {
         let spool_id = conn
             .query_row("SELECT v FROM state WHERE k='spool_id'", [], |r| r.get::<_, i64>(0))
             .map_err(|e| classify(&e))? as u64;
-        Ok(Store { conn, path: path.to_owned(), max_bytes, dead_bytes_max, unsure: None, spool_id })
+        Ok(Store {
+            conn,
+            path: path.to_owned(),
+            max_bytes,
+            dead_bytes_max,
+            unsure: None,
+            by_commands: Vec::new(),
+            spool_id,
+        })
     }
 
     /// After a failed fsync nothing is known about the file: close, open, check.
@@ -403,6 +413,11 @@ impl Store {
             rows.query_map([], |r| Ok((r.get(0)?, r.get(1)?)))?.collect()
         };
         list().map_err(|e| classify(&e))
+    }
+
+    /// Entries that commands have made since the last call: the hub counts and tells them like its own.
+    pub fn take_entries_of_commands(&mut self) -> Vec<Loss> {
+        std::mem::take(&mut self.by_commands)
     }
 
     /// Bytes of the file that hold something.

@@ -11,7 +11,7 @@ use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -34,6 +34,8 @@ const REQUEST: Duration = Duration::from_secs(2);
 /// One broker. All methods take `&self`, so that a scenario and its background load can share it.
 pub struct KafkaServer {
     port: u16,
+    /// Where the cluster's one controller listens.
+    controller_port: u16,
     shared: bool,
     job: Mutex<Option<Job>>,
     dir: TempDir,
@@ -76,11 +78,26 @@ impl KafkaServer {
     }
 
     fn launch(shared: bool, seat: Option<Seat>) -> KafkaServer {
+        Self::launch_as(Role::First, jobs::free_port(), shared, seat)
+    }
+
+    /// A second broker for this one's cluster, node 2. It depends on this one, which holds the controller.
+    pub fn join(&self) -> Arc<KafkaServer> {
+        let second = Self::launch_as(Role::Second, self.controller_port, false, None);
+        let client: BaseConsumer = self.client().create().unwrap();
+        jobs::wait_until("both brokers are in the cluster", || {
+            let metadata = client.fetch_metadata(None, REQUEST).ok()?;
+            (metadata.brokers().len() == 2).then_some(())
+        });
+        Arc::new(second)
+    }
+
+    fn launch_as(role: Role, controller_port: u16, shared: bool, seat: Option<Seat>) -> KafkaServer {
         let dir = jobs::scratch("kafka");
         let port = jobs::free_port();
-        fs::write(dir.path().join("server.properties"), properties(port, jobs::free_port(), dir.path())).unwrap();
-        let server = KafkaServer { port, shared, job: Mutex::new(None), dir, _seat: seat };
-        server.format();
+        fs::write(dir.path().join("server.properties"), properties(role, port, controller_port, dir.path())).unwrap();
+        let server = KafkaServer { port, controller_port, shared, job: Mutex::new(None), dir, _seat: seat };
+        server.format(role);
         server.restart();
         server
     }
@@ -117,11 +134,27 @@ impl KafkaServer {
     }
 
     pub fn create_topic(&self, name: &str, partitions: i32, configs: &[(&str, &str)]) {
-        let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
+        self.create_replicated(name, partitions, TopicReplication::Fixed(1), configs);
+    }
+
+    /// One partition, whose only replica is on node `node`.
+    pub fn create_topic_on(&self, node: i32, name: &str) {
+        self.create_replicated(name, 1, TopicReplication::Variable(&[&[node]]), &[]);
+    }
+
+    fn create_replicated(&self, name: &str, partitions: i32, replicas: TopicReplication<'_>, configs: &[(&str, &str)]) {
+        let topic = NewTopic::new(name, partitions, replicas);
         let topic = configs.iter().fold(topic, |topic, (key, value)| topic.set(key, value));
         let made = block_on(self.admin().create_topics([&topic], &admin_options())).unwrap();
         made.into_iter().for_each(|result| drop(result.unwrap_or_else(|(name, code)| panic!("create {name}: {code}"))));
         self.wait_for_topic(name, |leaders| leaders == usize::try_from(partitions).unwrap());
+    }
+
+    /// Sets one property of a topic; the others go back to their defaults.
+    pub fn alter_topic(&self, name: &str, key: &str, value: &str) {
+        let resource = AlterConfig::new(ResourceSpecifier::Topic(name)).set(key, value);
+        let done = block_on(self.admin().alter_configs([&resource], &admin_options())).unwrap();
+        done.into_iter().for_each(|result| drop(result.unwrap_or_else(|(_, code)| panic!("alter {name}: {code}"))));
     }
 
     pub fn delete_topic(&self, name: &str) {
@@ -172,9 +205,12 @@ impl KafkaServer {
     }
 
     /// Formatting is for a new directory only: the node's identity and its voters are written once.
-    fn format(&self) {
+    fn format(&self, role: Role) {
         let mut command = java("kafka.tools.StorageTool");
-        command.args(["format", "--standalone", "-t", CLUSTER_ID, "-c"]).arg(self.dir.path().join("server.properties"));
+        command.args(["format", "-t", CLUSTER_ID, "-c"]).arg(self.dir.path().join("server.properties"));
+        if role == Role::First {
+            command.arg("--standalone");
+        }
         let mut job = Job::start("kafka format", command, &self.dir.path().join("format.log"));
         let status = jobs::wait_until("the storage is formatted", || job.ended());
         assert!(status.success(), "format the storage: {status}\n{}", job.log_end());
@@ -317,11 +353,24 @@ impl Drop for Seat {
     }
 }
 
-fn properties(port: u16, controller_port: u16, dir: &Path) -> String {
-    let listeners = format!("PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}");
+/// What a node is in its cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Role {
+    /// Broker and controller: a cluster of its own.
+    First,
+    /// A broker beside the first.
+    Second,
+}
+
+fn properties(role: Role, port: u16, controller_port: u16, dir: &Path) -> String {
+    let plain = format!("PLAINTEXT://127.0.0.1:{port}");
+    let (roles, node, listeners) = match role {
+        Role::First => ("broker,controller", 1, format!("{plain},CONTROLLER://127.0.0.1:{controller_port}")),
+        Role::Second => ("broker", 2, plain),
+    };
     let lines = [
-        "process.roles=broker,controller".to_owned(),
-        "node.id=1".to_owned(),
+        format!("process.roles={roles}"),
+        format!("node.id={node}"),
         format!("controller.quorum.bootstrap.servers=127.0.0.1:{controller_port}"),
         format!("listeners={listeners}"),
         format!("advertised.listeners={listeners}"),

@@ -3,10 +3,13 @@
 mod bad_input;
 mod broker_away;
 mod bursts;
+mod commands;
 mod disk_full;
 mod drains;
 mod happy;
 mod kafka_away;
 mod kills;
+mod leader;
 mod limits;
+mod own_events;
 mod topics;
