@@ -12,6 +12,7 @@ use crate::config::{
     self, Cause, Config, Delivery, Lane, Loaded, MqttSource, Order, Problem, Problems, RouteSpec, Severity,
     UnmatchedSpec, When, WhenFull,
 };
+use crate::forward::client::kafka::try_producer;
 
 #[derive(Debug, clap::Args)]
 pub struct CheckArgs {
@@ -22,7 +23,7 @@ pub struct CheckArgs {
 
 /// Problems go to stderr, the summary to stdout; with `--json` everything goes to stdout.
 pub fn run(path: &Path, args: &CheckArgs) -> u8 {
-    let outcome = config::load(path);
+    let outcome = config::load(path).and_then(with_producers);
     let code = outcome.as_ref().map_or_else(|problems| code_of(problems.cause), |_| exit::OK);
     let printed = match (&outcome, args.json) {
         (outcome, true) => print(io::stdout(), &json(outcome)),
@@ -34,6 +35,28 @@ pub fn run(path: &Path, args: &CheckArgs) -> u8 {
         // `forebay check | head` has seen what it wanted.
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => exit::IOERR,
         _ => code,
+    }
+}
+
+/// What only librdkafka finds: contradicting properties, certificates that are none. Opens no connection.
+fn with_producers(loaded: Loaded) -> Result<Loaded, Problems> {
+    let refused = |kafka: &config::Kafka| Some((kafka.name.clone(), try_producer(kafka).err()?));
+    let list: Vec<Problem> = loaded.config.kafka.iter().filter_map(refused).map(producer_problem).collect();
+    if list.is_empty() {
+        return Ok(loaded);
+    }
+    let state_dir = loaded.config.gateway.state_dir;
+    let list = loaded.warnings.into_iter().chain(list).collect();
+    Err(Problems { list, omitted: 0, cause: Cause::Content, state_dir })
+}
+
+fn producer_problem((cluster, why): (String, String)) -> Problem {
+    Problem {
+        severity: Severity::Error,
+        message: format!("no producer can be made for [kafka.{cluster}]: {why}"),
+        spot: None,
+        note: None,
+        help: Some("see its `properties`, and the files of its `tls`".to_owned()),
     }
 }
 
@@ -350,6 +373,27 @@ lane = "alarms"
         assert_eq!(document["problems"][0]["line"], 2);
         assert_eq!(document["problems"][0]["help"], "did you mean `level`?");
         assert_eq!(document["config"], serde_json::Value::Null);
+    }
+
+    #[test]
+    fn a_certificate_that_is_none_is_found_without_a_connection() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("ca.pem"), "no certificate").unwrap();
+        let path = folder.path().join("gateway.toml");
+        std::fs::write(&path, TEXT.to_owned() + "[kafka.main.tls]\nca_file = \"ca.pem\"\n").unwrap();
+        let problems = config::load(&path).and_then(with_producers).unwrap_err();
+        let message = &problems.list.last().unwrap().message;
+        assert!(message.starts_with("no producer can be made for [kafka.main]: ssl.ca.location"), "{message}");
+        assert_eq!(run(&path, &CheckArgs { json: true }), exit::CONFIG);
+    }
+
+    #[test]
+    fn properties_that_contradict_each_other_are_found() {
+        let properties = "[kafka.main.properties]\n\"message.max.bytes\" = 2000000\n\"batch.size\" = 1\n";
+        let contradiction = "\"socket.timeout.ms\" = 10\n\"reconnect.backoff.ms\" = 20000\n";
+        let text = TEXT.to_owned() + properties + contradiction;
+        let refused = config::parse_str("gateway.toml", &text).and_then(with_producers).unwrap_err();
+        assert!(refused.to_string().contains("reconnect.backoff"), "{refused}");
     }
 
     #[test]

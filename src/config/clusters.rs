@@ -60,6 +60,7 @@ pub fn resolve(tables: Vec<(At<String>, KafkaTable)>, gateway: &Gateway, r: &mut
 }
 
 fn cluster(name: &At<String>, mut table: KafkaTable, gateway: &Gateway, r: &mut Resolver<'_>) -> Kafka {
+    refuse_server_name(&table.tls, r);
     let tls = tls(&table.tls, r);
     let sasl = table.sasl.0.take().and_then(|at| sasl(&at.value, at.place, r));
     warn_of_open_password(tls.is_some(), sasl.as_ref(), name.place, r);
@@ -69,9 +70,17 @@ fn cluster(name: &At<String>, mut table: KafkaTable, gateway: &Gateway, r: &mut 
         bootstrap_servers: bootstrap_servers(&table.bootstrap_servers, name, r),
         client_id: table.client_id.or(gateway.name.clone()),
         compression: table.compression.or(Compression::Zstd),
-        linger: r.duration(&table.linger, "linger", Duration::ZERO..=linger_max, Duration::from_millis(5)),
+        linger: r.duration(&table.linger, "linger", Duration::ZERO..=linger_max, Duration::from_millis(2)),
         security: KafkaSecurity { tls, sasl },
         properties: hand_set(&table.properties, r),
+    }
+}
+
+/// librdkafka checks a broker's certificate against the host it connects to, and has no other name to offer.
+fn refuse_server_name(section: &Section<TlsTable>, r: &mut Resolver<'_>) {
+    if let Some(place) = section.0.as_ref().and_then(|at| at.value.server_name.place()) {
+        let help = "remove it; the brokers' certificates must name the hosts of `advertised.listeners`";
+        r.found.error(place, "`server_name` is for MQTT only: a Kafka broker is checked by its host name").help(help);
     }
 }
 
@@ -158,6 +167,11 @@ fn hand_set(pairs: &Pairs, r: &mut Resolver<'_>) -> BTreeMap<String, Secret> {
         if let Some(refusal) = properties::refusal(&name.value, &value.value) {
             let message = format!("the property `{}` is not taken: {}", name.value, refusal.reason);
             r.found.error(name.place, message).help(refusal.help);
+        } else if let Err(why) = r.surroundings.kafka_property(&name.value, &value.value) {
+            // The client quotes the value in what it says.
+            let why = if properties::is_secret(&name.value) { "its value is wrong" } else { &why };
+            let message = format!("the property `{}` is not taken: {why}", name.value);
+            r.found.error(name.place, message).help("librdkafka's CONFIGURATION.md lists all names and values");
         }
     }
     pairs.0.iter().map(|(name, value)| (name.value.clone(), Secret::new(value.value.clone()))).collect()

@@ -1,6 +1,6 @@
 //! Which librdkafka properties may be set by hand. Pure: a table with a reason on every line.
 //!
-//! Everything not listed is passed on. What is listed would break a promise, or has a key of its own, and two places
+//! Everything not listed is passed on, if librdkafka knows it. What is listed would break a promise, or has a key of its own, and two places
 //! for one setting would contradict each other.
 
 /// Why a property is refused, and what to do instead.
@@ -17,7 +17,7 @@ const REFUSED: &[(&str, &str, &str)] = &[
     ("acks", "a record counts as delivered only when all in-sync replicas have it", REMOVE),
     ("request.required.acks", "a record counts as delivered only when all in-sync replicas have it", REMOVE),
     ("enable.idempotence", "without it a retry may double or reorder records", REMOVE),
-    ("enable.gapless.guarantee", "a gap would stop the producer where a dead letter is wanted", REMOVE),
+    ("enable.gapless.guarantee", "the gateway sets it: without it a record may overtake one that was refused", REMOVE),
     (
         "message.timeout.ms",
         "a record must not give up: it waits in the spool until Kafka has it",
@@ -64,7 +64,7 @@ const REFUSED: &[(&str, &str, &str)] = &[
     (
         "ssl.endpoint.identification.algorithm",
         "a connection that believes any certificate protects nothing",
-        "give the name in the certificate by `server_name` in [kafka.NAME.tls]",
+        "have the brokers' certificates name the hosts of `advertised.listeners`",
     ),
     ("ssl.ca.*", "it has a key of its own", "set `ca_file` in [kafka.NAME.tls]"),
     ("ssl.certificate.*", "it has a key of its own", "set `cert_file` in [kafka.NAME.tls]"),

@@ -1,4 +1,5 @@
-//! What a configuration asks of the machine: environment variables, secret files, the gateway's identity.
+//! What a configuration asks of the machine: environment variables, secret files, the gateway's identity, and what the
+//! Kafka client in this binary knows.
 //!
 //! The one door between the pure resolution and the world, so that tests can give a world of their own.
 
@@ -7,6 +8,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use super::identity;
+use crate::forward::client::kafka;
 
 /// A key or a token is a few kilobytes; whoever names a disk image by mistake gets an answer, not an empty memory.
 const SECRET_BYTES_MAX: u64 = 64 * 1024;
@@ -24,6 +26,9 @@ pub trait Surroundings {
     fn readable(&self, path: &Path) -> Result<(), String>;
     /// The name of a gateway that was given none.
     fn gateway_name(&self) -> String;
+    /// # Errors
+    /// What the Kafka client has against this property or its value, as a fragment.
+    fn kafka_property(&self, name: &str, value: &str) -> Result<(), String>;
 }
 
 /// Where a `*_file` key points: systemd credentials first, else beside the file that names it.
@@ -62,6 +67,10 @@ impl Surroundings for Machine {
 
     fn gateway_name(&self) -> String {
         identity::gateway_name()
+    }
+
+    fn kafka_property(&self, name: &str, value: &str) -> Result<(), String> {
+        kafka::try_property(name, value)
     }
 }
 

@@ -36,7 +36,9 @@ pub fn classify(code: Code) -> Class {
         | Code::InvalidRecord
         | Code::InvalidMessageSize
         | Code::UnsupportedForMessageFormat => Class::Record,
-        Code::Fatal | Code::ProducerFenced | Code::Fenced | Code::InvalidProducerEpoch => Class::Fatal,
+        Code::Fatal | Code::GaplessGuarantee | Code::ProducerFenced | Code::Fenced | Code::InvalidProducerEpoch => {
+            Class::Fatal
+        }
         _ => Class::Transient,
     }
 }

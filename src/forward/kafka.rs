@@ -5,7 +5,7 @@
 //! carry its generation and count for nothing.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 pub use rdkafka::types::RDKafkaErrorCode as Code;
@@ -16,7 +16,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, DeliveryResult, Producer as _, ProducerContext, ThreadedProducer};
 
-use super::client::kafka::{IN_FLIGHT_MAX, producer_config, token, token_file};
+use super::client::kafka::{IN_FLIGHT_MAX, in_words, producer_config, token, token_file};
 use super::errors::{Class, classify};
 use super::times::{Stamp, Times};
 use super::{ProducerNote, Report};
@@ -27,6 +27,8 @@ use crate::spool::window::Key;
 
 /// A topic without a delivery for this long, while others have some, has lost its leader.
 const STUCK_US: u64 = 30_000_000;
+/// How long an ending producer may take to report what it held.
+const LAST_REPORTS_US: u64 = 500_000;
 /// How long a producer sends each record alone after a batch was too large.
 const CAREFUL_US: u64 = 20_000_000;
 
@@ -42,6 +44,16 @@ struct Context {
     name: String,
     token_file: Option<std::path::PathBuf>,
     reports: Arc<dyn Reports>,
+    /// What a connection failed for last: librdkafka says only afterwards that all brokers are down, and not why.
+    last_failure: Mutex<String>,
+}
+
+impl Context {
+    fn brokers_down(&self, reason: &str) {
+        let last_failure = self.last_failure.lock().expect("no holder of this lock panics").clone();
+        let cause = if last_failure.is_empty() { reason.to_owned() } else { last_failure };
+        self.reports.note(ProducerNote::Reachable { cluster: self.cluster, up: false, cause });
+    }
 }
 
 impl ClientContext for Context {
@@ -62,10 +74,11 @@ impl ClientContext for Context {
             Some(Code::Fatal) => {
                 self.reports.note(ProducerNote::Fatal { cluster, generation, cause: reason.to_owned() });
             }
-            Some(Code::AllBrokersDown) => {
-                self.reports.note(ProducerNote::Reachable { cluster, up: false, cause: reason.to_owned() });
+            Some(Code::AllBrokersDown) => self.brokers_down(reason),
+            _ => {
+                reason.clone_into(&mut self.last_failure.lock().expect("no holder of this lock panics"));
+                tracing::debug!(cluster = self.name, %error, reason, "librdkafka reports an error");
             }
-            _ => tracing::debug!(cluster = self.name, %error, reason, "librdkafka reports an error"),
         }
     }
 
@@ -128,7 +141,8 @@ pub struct Cluster {
     careful_until_us: Option<u64>,
     /// Whether the present one does.
     careful: bool,
-    renew_wanted: Option<String>,
+    /// Nothing more goes to this producer: since when, and why. It is dropped when all it held has been reported.
+    ending: Option<(u64, String)>,
     /// Records whose timestamp the broker refused.
     restamp: HashSet<(usize, Key)>,
     scratch: String,
@@ -150,7 +164,7 @@ impl Cluster {
             topics: HashMap::new(),
             careful_until_us: None,
             careful: false,
-            renew_wanted: None,
+            ending: None,
             restamp: HashSet::new(),
             scratch: String::new(),
         }
@@ -175,17 +189,18 @@ impl Cluster {
         self.free.clear();
         self.in_flight_bytes = 0;
         self.topics.clear();
-        self.renew_wanted = None;
+        self.ending = None;
         let context = Context {
             cluster: self.index,
             generation: self.generation,
             name: self.config.name.clone(),
             token_file: token_file(&self.config),
             reports: Arc::clone(&self.reports),
+            last_failure: Mutex::default(),
         };
         self.careful = self.careful_until_us.is_some();
         let config = producer_config(&self.config, self.bytes_max, self.careful);
-        self.producer = Some(config.create_with_context(context).map_err(|e| e.to_string())?);
+        self.producer = Some(config.create_with_context(context).map_err(|e| in_words(&e))?);
         Ok(())
     }
 
@@ -193,13 +208,20 @@ impl Cluster {
         self.producer.is_some()
     }
 
-    /// Whether a delivery asks for a new producer, and why.
+    /// librdkafka says that it can do no more. Its reports of what it held still come, and say whose fault it was.
+    pub fn note_fatal(&mut self, cause: String, now_us: u64) {
+        self.ending.get_or_insert((now_us, cause));
+    }
+
+    /// Whether a new producer is due, and why: the old one has reported all it held, or has had time to.
     pub fn take_renewal(&mut self, now_us: u64) -> Option<String> {
         if self.careful_until_us.is_some_and(|until| now_us >= until) {
             self.careful_until_us = None;
-            self.renew_wanted = Some("batches again after records were sent alone".into());
+            self.note_fatal("batches again after records were sent alone".into(), now_us);
         }
-        self.renew_wanted.take()
+        let (since, _) = self.ending.as_ref()?;
+        let done = self.in_flight() == 0 || now_us.saturating_sub(*since) >= LAST_REPORTS_US;
+        done.then(|| self.ending.take().map(|(_, cause)| cause)).flatten()
     }
 
     /// A topic that has not moved for long while another has: its partition has no leader.
@@ -212,7 +234,7 @@ impl Cluster {
     /// Step 7.
     pub fn send(&mut self, out: Outgoing<'_>, times: &Times, now_us: u64) -> Sent {
         // What a producer about to be dropped got now would only be sent twice.
-        if self.renew_wanted.is_some() {
+        if self.ending.is_some() {
             return Sent::Full;
         }
         if self.slots.len() - self.free.len() >= IN_FLIGHT_MAX || self.in_flight_bytes >= self.bytes_max {
@@ -234,18 +256,17 @@ impl Cluster {
             message = message.key(key);
         }
         message = message.timestamp(stamp.ms());
-        let sent = self.producer.as_ref().map(|p| p.send(message));
-        match sent {
-            Some(Ok(())) => Sent::Queued,
-            Some(Err((error, _))) => {
+        let Some(producer) = &self.producer else { return Sent::Full };
+        match producer.send(message) {
+            Ok(()) => Sent::Queued,
+            Err((error, _)) => {
                 self.give_back(slot, None);
-                self.refused(&error)
+                self.refused(&error, now_us)
             }
-            None => Sent::Full,
         }
     }
 
-    fn refused(&mut self, error: &KafkaError) -> Sent {
+    fn refused(&mut self, error: &KafkaError, now_us: u64) -> Sent {
         let code = error.rdkafka_error_code().unwrap_or(Code::Unknown);
         if code == Code::QueueFull {
             return Sent::Full;
@@ -256,7 +277,7 @@ impl Cluster {
                 Sent::Refused(class.outcome(error.to_string(), true))
             }
             Class::Fatal => {
-                self.renew_wanted = Some(error.to_string());
+                self.note_fatal(error.to_string(), now_us);
                 Sent::Full
             }
             Class::Transient | Class::Timestamp => Sent::Full,
@@ -355,11 +376,11 @@ impl Cluster {
         match class {
             Class::BatchTooLarge if !alone => {
                 self.careful_until_us = Some(now_us + CAREFUL_US);
-                self.renew_wanted = Some("a batch was too large for its topic: records are sent alone".into());
+                self.note_fatal("a batch was too large for its topic: records are sent alone".into(), now_us);
             }
             // A second refusal, now with the gateway's own time, is the record's fault.
             Class::Timestamp if !self.restamp.insert((slot.lane, slot.key)) => return Outcome::Faulty(cause),
-            Class::Fatal => self.renew_wanted = Some(cause.clone()),
+            Class::Fatal => self.note_fatal(cause.clone(), now_us),
             _ => {}
         }
         class.outcome(cause, alone)

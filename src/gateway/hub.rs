@@ -188,7 +188,7 @@ impl Hub {
         match note {
             ProducerNote::Fatal { cluster, generation, cause } => {
                 if generation == self.producers.clusters[cluster].generation() {
-                    self.renew(cluster, &cause);
+                    self.producers.clusters[cluster].note_fatal(cause, self.state.now_us);
                 }
             }
             ProducerNote::Reachable { cluster, up, cause } => self.reachable(cluster, up, &cause),
@@ -256,6 +256,11 @@ impl Hub {
                     lane.read_done(read.chunks, read.more);
                 }
                 self.note_losses(&read.losses);
+            }
+            Reply::SetAside { aside, losses } => {
+                self.lanes.iter_mut().for_each(Lane::replaced);
+                self.note_losses(&losses);
+                self.tell_set_aside(&aside);
             }
             Reply::ReadFailed { lane, error } => {
                 tracing::error!(lane, %error, "failed to read a lane's chunks; it is tried again");

@@ -96,7 +96,7 @@ impl Gateway {
         let (events, mut source_events) = mpsc::channel(SOURCE_EVENTS_MAX);
         let (sources_stop, sources_stopped) = watch::channel(false);
         let (sources, counters) =
-            Sources::start(&self.config, &self.router, Arc::clone(&self.inbox) as _, &events, &sources_stopped);
+            Sources::start(&self.config, &self.router, &(Arc::clone(&self.inbox) as _), &events, &sources_stopped);
         let _ = self.counters.set(counters.clone());
         let extra = {
             let router = self.router.clone();

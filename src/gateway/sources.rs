@@ -29,7 +29,7 @@ impl Sources {
     pub fn start(
         config: &Config,
         router: &Router,
-        deliver: Arc<dyn Deliver>,
+        deliver: &Arc<dyn Deliver>,
         events: &mpsc::Sender<(String, SourceEvent)>,
         stop: &watch::Receiver<bool>,
     ) -> (Self, Counters) {
@@ -44,7 +44,7 @@ impl Sources {
                 config: source,
                 previous,
                 route: Arc::new(router.clone()),
-                deliver: Arc::clone(&deliver),
+                deliver: Arc::clone(deliver),
                 events: events.clone(),
                 counters: count,
                 clock: Arc::new(clock::arrival),

@@ -9,7 +9,7 @@ use crate::ops::snapshot::{ClusterSnapshot, LaneSnapshot, Snapshot};
 use crate::spool::Commit;
 use crate::spool::disk::device_bytes_written;
 use crate::spool::lane::Mode;
-use crate::spool::owner::Request;
+use crate::spool::owner::{Request, SetAside};
 
 /// Events are few; more than this waiting means that the spool takes none, and they are counted instead.
 const EVENTS_WAITING_MAX: u64 = 1000;
@@ -24,7 +24,7 @@ impl Hub {
         s.now_us = clock::now_us();
         s.started_us = s.now_us;
         s.heartbeat_at_us = s.now_us + self.config.events.heartbeat.as_micros() as u64;
-        s.modes = self.lanes.iter().map(|l| l.mode()).collect();
+        s.modes = self.lanes.iter().map(crate::spool::lane::Lane::mode).collect();
         let clusters = self.producers.clusters.len();
         s.producer_retry_at_us = vec![0; clusters];
         s.reachable = vec![None; clusters];
@@ -35,14 +35,18 @@ impl Hub {
         let run = format!("{:016x}", self.state.run);
         self.tell("start", json!({ "version": env!("CARGO_PKG_VERSION"), "config": self.config.hash, "run": run }));
         if let Some(aside) = self.set_aside.take() {
-            let file = aside.path.display().to_string();
-            self.tell(
-                "spool-set-aside",
-                json!({ "file": file, "cause": aside.cause, "chunks": aside.chunks, "records": aside.records,
-                        "missingAtMost": aside.missing_at_most }),
-            );
+            self.tell_set_aside(&aside);
         }
         self.show();
+    }
+
+    pub(super) fn tell_set_aside(&mut self, aside: &SetAside) {
+        let file = aside.path.display().to_string();
+        self.tell(
+            "spool-set-aside",
+            json!({ "file": file, "cause": aside.cause, "chunks": aside.chunks, "records": aside.records,
+                    "missingAtMost": aside.missing_at_most }),
+        );
     }
 
     /// An event for `forebay.events`.

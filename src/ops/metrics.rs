@@ -72,7 +72,7 @@ impl Collector for Numbers {
         spool(&mut out, &s)?;
         out.gauge("uptime_seconds", "Time since the start", None, s.uptime_s as f64)?;
         out.gauge("clock_set", "Whether the wall clock can be right", None, f64::from(u8::from(s.clock_set)))?;
-        out.extra((self.extra)())
+        out.extra(&(self.extra)())
     }
 }
 
@@ -118,7 +118,7 @@ impl Out<'_, '_> {
     }
 
     /// Rows of one name come one after the other.
-    fn extra(&mut self, rows: Vec<ExtraMetric>) -> Encoded {
+    fn extra(&mut self, rows: &[ExtraMetric]) -> Encoded {
         for family in rows.chunk_by(|a, b| a.name == b.name) {
             let first = &family[0];
             let kind = if first.counter { MetricType::Counter } else { MetricType::Gauge };

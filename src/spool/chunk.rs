@@ -149,7 +149,7 @@ fn decompress(head: &Header, stored: &[u8]) -> Result<Bytes, ChunkError> {
 
 impl Header {
     /// Header and data, in bytes.
-    pub fn len(&self) -> usize {
+    pub fn total_len(&self) -> usize {
         HEADER_LEN + self.stored_len as usize
     }
 }
@@ -182,7 +182,7 @@ mod tests {
             // A raw scan does not know where a chunk ends.
             bytes.extend(trailing);
             let (head, got) = decode(&bytes).unwrap();
-            prop_assert_eq!(head.len(), len);
+            prop_assert_eq!(head.total_len(), len);
             prop_assert_eq!((head.spool_id, head.run, head.lane, head.first), (7, 9, 3, first));
             prop_assert_eq!(got, records);
         }

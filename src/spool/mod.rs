@@ -16,6 +16,8 @@ mod runs;
 pub mod salvage;
 pub mod schema;
 pub mod store;
+#[cfg(test)]
+mod tests;
 pub mod window;
 
 use crate::record::Body;
@@ -226,6 +228,11 @@ pub enum Reply {
     Read {
         lane: u32,
         read: store::Read,
+    },
+    /// The file was damaged: what could be read of it lies in a new one, under the same rows.
+    SetAside {
+        aside: owner::SetAside,
+        losses: Vec<Loss>,
     },
     ReadFailed {
         lane: u32,

@@ -1,14 +1,15 @@
 //! The owner thread: the only one that touches the file. Requests come through a bounded queue, answers go to the
 //! hub's inbox in the order of the requests. Between requests it counts, vacuums and tends the ballast in slices.
 
-use std::path::PathBuf;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::disk::Disk;
 use super::store::{Read, Store};
-use super::{Commit, Loss, NewChunk, Reply, RowId, StoreError, lock, row_base, row_lane, schema};
+use super::{Commit, Loss, NewChunk, Reply, RowId, StoreError, lock, row_base, row_lane, salvage, schema};
 use crate::clock;
 
 /// One commit and one read per lane are outstanding at most; the rest is for commands.
@@ -16,6 +17,8 @@ const REQUESTS_MAX: usize = 64;
 /// Rows counted in one slice after a start: some 20 ms on an SD card.
 const COUNT_SLICE: u32 = 500;
 const VACUUM_PAGES: u32 = 64;
+/// Between two replacements of a damaged file.
+const REPLACE_PAUSE: Duration = Duration::from_secs(600);
 const IDLE: Duration = Duration::from_secs(1);
 
 /// A question from a command, answered between two requests. Its own channel carries the answer.
@@ -105,14 +108,16 @@ impl Owner {
             std::fs::create_dir_all(dir).map_err(|e| format!("create {}: {e}", dir.display()))?;
         }
         let lock = lock::take(&settings.path).map_err(|e| e.to_string())?;
-        let (mut store, set_aside) = open_or_set_aside(&settings)?;
-        let opened = begin_run(&mut store, &settings, set_aside).map_err(|e| e.to_string())?;
+        let run = schema::new_id();
+        let (store, opened) = open_or_set_aside(&settings, run)?;
         let disk = Disk::new(&settings.path, settings.ballast_bytes, settings.reserve_bytes);
         let (requests, queue) = sync_channel(REQUESTS_MAX);
         let counts = opened.lanes.iter().map(Count::new).collect();
+        let last_rows = opened.lanes.iter().map(|l| (l.number, l.last_row)).collect();
         let body = move || {
             let _lock = lock;
-            Worker { store, disk, answer, counts, counted: false }.serve(&queue);
+            let replaced_at = None;
+            Worker { store, disk, answer, counts, counted: false, last_rows, settings, run, replaced_at }.serve(&queue);
         };
         let thread = std::thread::Builder::new()
             .name("spool".into())
@@ -144,30 +149,59 @@ impl Owner {
     }
 }
 
-fn open_or_set_aside(settings: &Settings) -> Result<(Store, Option<SetAside>), String> {
-    let open = || Store::open(&settings.path, settings.max_bytes, settings.dead_bytes_max);
-    match open() {
-        Ok(store) => Ok((store, None)),
-        Err(StoreError::Corrupt(cause)) => {
-            let aside = super::salvage::set_aside(&settings.path).map_err(|e| format!("set the spool aside: {e}"))?;
-            tracing::error!(file = %aside.display(), cause, "the spool is damaged; it is set aside and salvaged");
-            let mut store = open().map_err(|e| e.to_string())?;
-            let saved = super::salvage::salvage(&aside, &mut store);
-            let set_aside = SetAside {
-                path: aside,
-                cause,
-                chunks: saved.chunks,
-                records: saved.records,
-                missing_at_most: saved.missing_at_most,
-            };
-            Ok((store, Some(set_aside)))
-        }
-        Err(e) => Err(e.to_string()),
-    }
+/// Damage shows when the file is opened, or in the first things that are asked of it.
+fn open_or_set_aside(settings: &Settings, run: u64) -> Result<(Store, Opened), String> {
+    let begun = if is_cut_to_nothing(&settings.path) {
+        Err(StoreError::Corrupt("the file is empty and its WAL is not".into()))
+    } else {
+        open(settings).and_then(|mut store| begin_run(&mut store, settings, run, None).map(|opened| (store, opened)))
+    };
+    let cause = match begun {
+        Ok(begun) => return Ok(begun),
+        Err(StoreError::Corrupt(cause)) => cause,
+        // The system lets us write and SQLite does not: a damaged header says so.
+        Err(StoreError::Open(cause)) if is_misread(&settings.path, &cause) => cause,
+        Err(e) => return Err(e.to_string()),
+    };
+    let (mut store, aside, _) = replace(settings, cause, &HashMap::new())?;
+    let opened = begin_run(&mut store, settings, run, Some(aside)).map_err(|e| e.to_string())?;
+    Ok((store, opened))
 }
 
-fn begin_run(store: &mut Store, settings: &Settings, set_aside: Option<SetAside>) -> Result<Opened, StoreError> {
-    let run = schema::new_id();
+fn open(settings: &Settings) -> Result<Store, StoreError> {
+    Store::open(&settings.path, settings.max_bytes, settings.dead_bytes_max)
+}
+
+/// SQLite takes an empty file for a new one and deletes the WAL beside it.
+fn is_cut_to_nothing(path: &Path) -> bool {
+    let len = |p: &Path| std::fs::metadata(p).map(|m| m.len()).ok();
+    len(path) == Some(0) && len(Path::new(&format!("{}-wal", path.display()))).is_some_and(|l| l > 0)
+}
+
+fn is_misread(path: &Path, cause: &str) -> bool {
+    !cause.contains("schema version") && std::fs::OpenOptions::new().read(true).write(true).open(path).is_ok()
+}
+
+/// Sets the damaged file aside and begins a new one with all that can still be read.
+fn replace(
+    settings: &Settings,
+    cause: String,
+    last_rows: &HashMap<u32, RowId>,
+) -> Result<(Store, SetAside, Vec<Loss>), String> {
+    let path = salvage::set_aside(&settings.path).map_err(|e| format!("set the spool aside: {e}"))?;
+    tracing::error!(file = %path.display(), cause, "the spool is damaged; it is set aside and salvaged");
+    let mut store = open(settings).map_err(|e| e.to_string())?;
+    let saved = salvage::salvage(&path, &mut store, last_rows);
+    let (chunks, records, missing_at_most) = (saved.chunks, saved.records, saved.missing_at_most);
+    Ok((store, SetAside { path, cause, chunks, records, missing_at_most }, saved.losses))
+}
+
+fn begin_run(
+    store: &mut Store,
+    settings: &Settings,
+    run: u64,
+    set_aside: Option<SetAside>,
+) -> Result<Opened, StoreError> {
     store.add_run(run, clock::wall_ms(), &clock::boot_id(), &settings.gateway)?;
     let mut lanes = Vec::new();
     for name in &settings.lanes {
@@ -199,6 +233,11 @@ struct Worker {
     /// Lanes still to be counted after the start.
     counts: Vec<Count>,
     counted: bool,
+    /// The newest row of each lane: what a salvage finds behind it was deleted long ago.
+    last_rows: HashMap<u32, RowId>,
+    settings: Settings,
+    run: u64,
+    replaced_at: Option<Instant>,
 }
 
 /// How far a lane has been counted. Its rows count as they were at the start: each before it is changed.
@@ -250,6 +289,9 @@ impl Worker {
             return;
         }
         self.count_before(commit);
+        for new in &commit.chunks {
+            self.last_rows.insert(row_lane(new.row), new.row);
+        }
         let done = match self.store.commit(commit) {
             Err(StoreError::DiskFull(_)) if !grows && self.disk.drop_ballast() => {
                 tracing::warn!("the disk is full: the ballast is given up so that the drain goes on");
@@ -278,12 +320,41 @@ impl Worker {
 
     /// After an I/O error nothing is known about the open file (a failed fsync may have dropped dirty pages).
     fn recover(&mut self, e: &StoreError) {
-        if matches!(e, StoreError::DiskFull(_)) {
-            return;
+        match e {
+            StoreError::DiskFull(_) => return,
+            StoreError::Corrupt(cause) => return self.replace_damaged(cause),
+            _ => {}
         }
         tracing::error!(error = %e, "a commit failed; the spool is closed and opened again");
         if let Err(e) = self.store.reopen() {
             tracing::error!(error = %e, "failed to reopen the spool; the next commit tries again");
+        }
+    }
+
+    /// The file turns out to be damaged while it is used: what can be read of it moves into a new one, under the same
+    /// rows. A disk that damages one file after the other must not be filled with them.
+    fn replace_damaged(&mut self, cause: &str) {
+        if self.replaced_at.is_some_and(|at| at.elapsed() < REPLACE_PAUSE) {
+            tracing::error!(cause, "the spool is damaged again; it is set aside in some minutes");
+            return;
+        }
+        self.replaced_at = Some(Instant::now());
+        let replaced = self.store.let_go().map_err(|e| e.to_string());
+        match replaced.and_then(|()| replace(&self.settings, cause.to_owned(), &self.last_rows)) {
+            Ok((store, aside, losses)) => {
+                self.store = store;
+                self.counts.clear();
+                if let Err(error) = self.store.readd_run(self.run, &self.settings) {
+                    tracing::error!(%error, "failed to write this run into the new spool");
+                }
+                (self.answer)(Reply::SetAside { aside, losses });
+            }
+            Err(error) => {
+                tracing::error!(error, "failed to replace the damaged spool; the next commit tries again");
+                if let Err(error) = self.store.reopen() {
+                    tracing::error!(%error, "failed to reopen the spool");
+                }
+            }
         }
     }
 
@@ -293,7 +364,12 @@ impl Worker {
                 self.count_discarded(lane, &read);
                 (self.answer)(Reply::Read { lane, read });
             }
-            Err(error) => (self.answer)(Reply::ReadFailed { lane, error }),
+            Err(error) => {
+                if let StoreError::Corrupt(cause) = &error {
+                    self.replace_damaged(cause);
+                }
+                (self.answer)(Reply::ReadFailed { lane, error });
+            }
         }
     }
 
@@ -336,6 +412,9 @@ impl Worker {
             Err(e) => {
                 tracing::error!(lane, error = %e, "failed to count the lane's chunks");
                 self.counts.swap_remove(i);
+                if let StoreError::Corrupt(cause) = &e {
+                    self.replace_damaged(cause);
+                }
             }
         }
     }

@@ -9,15 +9,18 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use super::chunk;
+use super::{RowId, chunk};
 
 const PAGE: usize = 4096;
 const WAL_HEADER: u64 = 32;
 const FRAME_HEADER: u64 = 24;
 const TABLE_LEAF: u8 = 0x0d;
 
+/// What is found: the cell's row and a byte string that begins like a chunk.
+type Visit<'a> = &'a mut dyn FnMut(RowId, &[u8]);
+
 /// Calls `visit` with every byte string that begins like a chunk. It may be called twice for the same chunk.
-pub fn scan(path: &Path, visit: &mut dyn FnMut(&[u8])) {
+pub fn scan(path: &Path, visit: Visit<'_>) {
     let Ok(pages) = Pages::open(path) else { return };
     let mut page = [0; PAGE];
     for number in 1..=pages.in_file {
@@ -88,7 +91,7 @@ fn frame_at(frame: u64) -> u64 {
     WAL_HEADER + frame * (FRAME_HEADER + PAGE as u64)
 }
 
-fn visit_leaf(pages: &Pages, page: &[u8; PAGE], first: bool, visit: &mut dyn FnMut(&[u8])) {
+fn visit_leaf(pages: &Pages, page: &[u8; PAGE], first: bool, visit: Visit<'_>) {
     // The file's first page begins with the 100-byte database header.
     let base = if first { 100 } else { 0 };
     if page[base] != TABLE_LEAF {
@@ -102,22 +105,23 @@ fn visit_leaf(pages: &Pages, page: &[u8; PAGE], first: bool, visit: &mut dyn FnM
         }
         let cell = usize::from(be16(page, at));
         if cell < PAGE
-            && let Some(payload) = payload(pages, &page[cell..])
+            && let Some((row, payload)) = payload(pages, &page[cell..])
             && let Some(start) = payload.windows(4).position(|w| w == chunk::MAGIC)
         {
-            visit(&payload[start..]);
+            visit(row, &payload[start..]);
         }
     }
 }
 
-/// A cell's whole payload, along its overflow pages (file format, 1.6: local part of a table leaf cell).
-fn payload(pages: &Pages, cell: &[u8]) -> Option<Vec<u8>> {
+/// A cell's row and whole payload, along its overflow pages (file format, 1.6: local part of a table leaf cell).
+fn payload(pages: &Pages, cell: &[u8]) -> Option<(RowId, Vec<u8>)> {
     let (len, rest) = varint(cell)?;
-    let (_rowid, rest) = varint(rest)?;
+    let (row, rest) = varint(rest)?;
+    let row = row as RowId;
     let len = usize::try_from(len).ok().filter(|l| *l <= chunk::RAW_BYTES_MAX)?;
     let max_local = PAGE - 35;
     if len <= max_local {
-        return rest.get(..len).map(<[u8]>::to_vec);
+        return rest.get(..len).map(|local| (row, local.to_vec()));
     }
     let min_local = (PAGE - 12) * 32 / 255 - 23;
     let surplus = min_local + (len - min_local) % (PAGE - 4);
@@ -134,7 +138,7 @@ fn payload(pages: &Pages, cell: &[u8]) -> Option<Vec<u8>> {
         let take = (len - out.len()).min(PAGE - 4);
         out.extend_from_slice(&page[4..4 + take]);
     }
-    Some(out)
+    Some((row, out))
 }
 
 /// SQLite's varint: big endian, nine bytes at most.

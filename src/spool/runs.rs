@@ -3,7 +3,7 @@
 use rusqlite::params;
 
 use super::StoreError;
-use super::owner::RunRow;
+use super::owner::{RunRow, Settings};
 use super::store::{Store, classify};
 
 /// Runs remembered: records older than that many starts keep their arrival time as it was.
@@ -25,6 +25,17 @@ impl Store {
             c.execute("DELETE FROM run WHERE ordinal<=?1", [newest - RUNS_KEPT]).map(|_| ())
         };
         add().map_err(|e| classify(&e))
+    }
+
+    /// After the file has been replaced: the running run, if its row did not come over.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub fn readd_run(&mut self, run: u64, settings: &Settings) -> Result<(), StoreError> {
+        if self.runs()?.iter().any(|r| r.run == run) {
+            return Ok(());
+        }
+        self.add_run(run, crate::clock::wall_ms(), &crate::clock::boot_id(), &settings.gateway)
     }
 
     /// Once the clock is right: wall minus boot time (ms) holds for every run of this boot.

@@ -1,28 +1,35 @@
-//! Salvage: what can still be read of a damaged spool goes into the new one.
+//! Salvage: what can still be read of a damaged spool goes into the new one, each chunk under its old row, so that the
+//! order of acceptance stays, and lanes that are running need not know.
 //!
 //! First SQLite itself scans from both ends up to the damage. If that does not reach all, every page of file and WAL is
 //! searched for table cells that hold a chunk, whose own checksum proves it. A chunk deleted not long ago may be found
 //! again: then records are sent twice, with the same ids, rather than lost. The ledger says "unknown, at most n" for
-//! the numbers missing between two chunks.
+//! the numbers missing between two chunks. Memory holds one batch, however large the spool is.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use rusqlite::{Connection, OpenFlags, params};
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 
 use super::chunk;
 use super::lock::with_suffix;
-use super::store::Store;
-use super::{Commit, Loss, NewChunk, Reason, RowId, row_base};
+use super::store::{Store, classify};
+use super::{Commit, Loss, NewChunk, Reason, RowId, StoreError, row_lane};
 use crate::clock;
 
+/// Bytes of records that one transaction brings over.
+const BATCH_BYTES: usize = 1 << 20;
+
 /// What came over.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Saved {
     pub chunks: u64,
     pub records: u64,
     /// Upper bound of what did not.
     pub missing_at_most: u64,
+    /// The ledger's new entries.
+    pub losses: Vec<Loss>,
 }
 
 /// Renames the file and its WAL to `<spool>.damaged-<ms>`; the shared-memory file is worthless and goes.
@@ -41,47 +48,131 @@ pub fn set_aside(path: &Path) -> std::io::Result<PathBuf> {
     Ok(aside)
 }
 
-/// Chunks by (lane, run, first): found twice, they count once.
-type Found = BTreeMap<(u32, u64, u64), Vec<u8>>;
-
-/// Copies all that can be read into `store`. Never fails: what cannot be read is what the ledger says.
-pub fn salvage(aside: &Path, store: &mut Store) -> Saved {
-    let mut found = Found::new();
-    let complete = scan_with_sqlite(aside, store, &mut found).unwrap_or(false);
+/// Copies all that can be read into `store`. Never fails: what cannot be read is what the ledger says. `last_rows`: the
+/// newest row that each lane can have, where that is known; what lies behind it was deleted long ago.
+pub fn salvage(aside: &Path, store: &mut Store, last_rows: &HashMap<u32, RowId>) -> Saved {
+    let mut rescue = Rescue {
+        store,
+        last_rows,
+        batch: Vec::new(),
+        batch_bytes: 0,
+        ordinals: HashMap::new(),
+        unreadable: false,
+        lost: Vec::new(),
+    };
+    let complete = rescue.scan_with_sqlite(aside).unwrap_or(false);
     if !complete {
-        super::rawscan::scan(aside, &mut |bytes| keep(&mut found, bytes));
+        super::rawscan::scan(aside, &mut |row, bytes| rescue.take(row, bytes, None));
     }
-    copy(&found, complete, store)
+    rescue.write();
+    let lost = std::mem::take(&mut rescue.lost);
+    account(store, complete, lost)
 }
 
-fn keep(found: &mut Found, bytes: &[u8]) {
-    if let Ok(head) = chunk::header(bytes) {
-        found.entry((head.lane, head.run, head.first)).or_insert_with(|| bytes[..head.len()].to_vec());
-    }
+struct Found {
+    chunk: NewChunk,
+    settled: Option<Vec<u8>>,
 }
 
-/// Returns whether every row could be read.
-fn scan_with_sqlite(aside: &Path, store: &Store, found: &mut Found) -> rusqlite::Result<bool> {
-    let old = Connection::open_with_flags(aside, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
-    let kept = copy_small_tables(&old, store);
-    let up = scan_rows(&old, "SELECT data FROM chunk WHERE settled IS NULL OR length(settled)>0 ORDER BY seq", found);
-    if up.is_err() {
-        let down = "SELECT data FROM chunk WHERE settled IS NULL OR length(settled)>0 ORDER BY seq DESC";
-        // It stops at the damage from the other side.
-        let _ = scan_rows(&old, down, found);
-    }
-    Ok(up.is_ok() && kept.is_ok())
+struct Rescue<'a> {
+    store: &'a mut Store,
+    last_rows: &'a HashMap<u32, RowId>,
+    batch: Vec<Found>,
+    batch_bytes: usize,
+    /// Runs in the order of their starts.
+    ordinals: HashMap<u64, i64>,
+    /// A chunk was found that does not decode.
+    unreadable: bool,
+    /// What was read but could not be written.
+    lost: Vec<Loss>,
 }
 
-fn scan_rows(old: &Connection, sql: &str, found: &mut Found) -> rusqlite::Result<()> {
-    let mut rows = old.prepare(sql)?;
-    let mut rows = rows.query([])?;
-    while let Some(row) = rows.next()? {
-        if let Ok(bytes) = row.get_ref(0)?.as_blob() {
-            keep(found, bytes);
+impl Rescue<'_> {
+    /// Returns whether every row could be read.
+    fn scan_with_sqlite(&mut self, aside: &Path) -> rusqlite::Result<bool> {
+        // SQLite would take an empty file for a new one and delete the WAL beside it.
+        if std::fs::metadata(aside).is_ok_and(|m| m.len() == 0) {
+            return Ok(false);
+        }
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let old = Connection::open_with_flags(aside, flags)?;
+        // The damaged file stays as it is, for the raw scan and for a person.
+        old.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+        let kept = copy_small_tables(&old, self.store);
+        self.learn_ordinals()?;
+        let up = self.scan_rows(&old, "ORDER BY seq");
+        if up.is_err() {
+            // It stops at the damage from the other side.
+            let _ = self.scan_rows(&old, "ORDER BY seq DESC");
+        }
+        Ok(up.is_ok() && kept.is_ok() && !self.unreadable)
+    }
+
+    fn learn_ordinals(&mut self) -> rusqlite::Result<()> {
+        let mut rows = self.store.connection().prepare("SELECT run,ordinal FROM run")?;
+        let runs = rows.query_map([], |r| Ok((r.get::<_, i64>(0)? as u64, r.get(1)?)))?;
+        self.ordinals = runs.collect::<rusqlite::Result<_>>()?;
+        Ok(())
+    }
+
+    fn scan_rows(&mut self, old: &Connection, order: &str) -> rusqlite::Result<()> {
+        let open = "SELECT seq,settled,data FROM chunk WHERE settled IS NULL OR length(settled)>0";
+        let mut rows = old.prepare(&format!("{open} {order}"))?;
+        let mut rows = rows.query([])?;
+        while let Some(row) = rows.next()? {
+            if let Ok(bytes) = row.get_ref(2)?.as_blob() {
+                self.take(row.get(0)?, bytes, row.get(1).unwrap_or_default());
+            }
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, row: RowId, bytes: &[u8], settled: Option<Vec<u8>>) {
+        let Ok((head, records)) = chunk::decode(bytes) else {
+            self.unreadable = true;
+            return;
+        };
+        let stale = self.last_rows.get(&head.lane).is_some_and(|last| row > *last);
+        let last = records.last().map_or(0, |r| r.0);
+        if row_lane(row) != head.lane || stale || !self.is_newer(row, head.run, last) {
+            return;
+        }
+        self.batch_bytes += records.iter().map(|(_, b)| b.len()).sum::<usize>();
+        let at = clock::wall_ms();
+        self.batch.push(Found { chunk: NewChunk { row, run: head.run, records, ts_min: 0, ts_max: at }, settled });
+        if self.batch_bytes >= BATCH_BYTES {
+            self.write();
         }
     }
-    Ok(())
+
+    /// Of two chunks found for one row the later one counts: the other had been deleted before the row was used again.
+    fn is_newer(&self, row: RowId, run: u64, last: u64) -> bool {
+        let written = |r: &rusqlite::Row<'_>| Ok((r.get::<_, i64>(0)? as u64, r.get::<_, i64>(1)? as u64));
+        let batched = self.batch.iter().rev().find(|f| f.chunk.row == row);
+        let there = match batched {
+            Some(f) => Some((f.chunk.run, f.chunk.records.last().map_or(0, |r| r.0))),
+            None => {
+                let sql = "SELECT run,last FROM chunk WHERE seq=?1";
+                self.store.connection().query_row(sql, [row], written).optional().unwrap_or_default()
+            }
+        };
+        let ordinal = |run: u64| self.ordinals.get(&run).copied().unwrap_or(-1);
+        there.is_none_or(|(r, l)| if r == run { last > l } else { ordinal(run) > ordinal(r) })
+    }
+
+    fn write(&mut self) {
+        let batch = std::mem::take(&mut self.batch);
+        self.batch_bytes = 0;
+        if let Err(error) = self.store.restore(&batch) {
+            tracing::error!(%error, "failed to bring salvaged chunks over; they are in the file set aside");
+            for found in &batch {
+                let numbers = found.chunk.records.iter().map(|r| r.0);
+                let (first, last) = (numbers.clone().min().unwrap_or(0), numbers.max().unwrap_or(0));
+                let n = found.chunk.records.len() as u64;
+                self.lost.push(loss(row_lane(found.chunk.row), found.chunk.run, (first, last), n));
+            }
+        }
+    }
 }
 
 /// Lanes, runs, dead letters and the ledger, each as far as it can be read.
@@ -92,60 +183,87 @@ fn copy_small_tables(old: &Connection, store: &Store) -> rusqlite::Result<()> {
         let width = rows.column_count();
         let mut rows = rows.query([])?;
         let mut insert = new.prepare(&format!("INSERT OR IGNORE INTO {table}({columns}) VALUES({marks})"))?;
-        while let Some(row) = rows.next()? {
-            let values: Vec<rusqlite::types::Value> = (0..width).map(|i| row.get(i)).collect::<Result<_, _>>()?;
-            insert.execute(rusqlite::params_from_iter(values))?;
-        }
-        Ok(())
+        new.execute_batch("BEGIN")?;
+        let mut read = || -> rusqlite::Result<()> {
+            while let Some(row) = rows.next()? {
+                let values: Vec<rusqlite::types::Value> = (0..width).map(|i| row.get(i)).collect::<Result<_, _>>()?;
+                insert.execute(rusqlite::params_from_iter(values))?;
+            }
+            Ok(())
+        };
+        let read = read();
+        new.execute_batch("COMMIT")?;
+        read
     };
     let lanes = copy("lane", "lane,name", "?1,?2");
-    let runs = copy("run", "run,started,boot_id,clock_offset,gateway", "?1,?2,?3,?4,?5");
+    let runs = copy("run", "ordinal,run,started,boot_id,clock_offset,gateway", "?1,?2,?3,?4,?5,?6");
     let dead = copy("dead", "lane,run,sequence,at,cause,attempts,bytes,body", "?1,?2,?3,?4,?5,?6,?7,?8");
     let loss = copy("loss", "id,at,lane,run,first,last,n,exact,reason,told", "?1,?2,?3,?4,?5,?6,?7,?8,?9,?10");
     lanes.and(runs).and(dead).and(loss)
 }
 
-fn copy(found: &Found, complete: bool, store: &mut Store) -> Saved {
-    let mut saved = Saved::default();
-    let mut rows: BTreeMap<u32, RowId> = BTreeMap::new();
+/// Counts what came over, and writes into the ledger what did not: between two chunks of one run that do not touch,
+/// numbers are missing: delivered, or lost.
+fn account(store: &mut Store, complete: bool, lost: Vec<Loss>) -> Saved {
+    let mut saved = Saved { missing_at_most: lost.iter().map(|l| l.n).sum(), ..Saved::default() };
+    let mut commit = Commit { at: clock::wall_ms(), losses: lost, ..Commit::default() };
     let mut before: Option<(u32, u64, u64)> = None;
-    for (&(lane, run, first), bytes) in found {
-        let Ok((_, records)) = chunk::decode(bytes) else { continue };
-        let (Some(last), n) = (records.last().map(|r| r.0), records.len() as u64) else { continue };
-        let mut commit = Commit { at: clock::wall_ms(), ..Commit::default() };
-        // Between two chunks of one run that do not touch, numbers are missing: delivered, or lost.
+    let mut count = |row: RowId, run: u64, first: u64, last: u64, n: u64| {
+        saved.chunks += 1;
+        saved.records += n;
+        let lane = row_lane(row);
         if let Some((l, r, next)) = before.replace((lane, run, last + 1))
             && !complete
             && (l, r) == (lane, run)
             && next < first
         {
             saved.missing_at_most += first - next;
-            commit.losses.push(gap(lane, run, next, first - 1));
+            commit.losses.push(loss(lane, run, (next, first - 1), first - next));
         }
-        let row = rows.entry(lane).or_insert(row_base(lane));
-        *row += 1;
-        commit.chunks.push(NewChunk { row: *row, run, records, ts_min: 0, ts_max: commit.at });
-        if store.ensure_lane(lane).is_ok() && store.commit(&commit).is_ok() {
-            saved.chunks += 1;
-            saved.records += n;
-        }
+    };
+    if let Err(error) = store.each_chunk(&mut count) {
+        tracing::error!(%error, "failed to count what was salvaged");
+    }
+    match store.commit(&commit) {
+        Ok(done) => saved.losses = done.losses,
+        Err(error) => tracing::error!(%error, "failed to write what is missing into the ledger"),
     }
     saved
 }
 
-fn gap(lane: u32, run: u64, first: u64, last: u64) -> Loss {
+fn loss(lane: u32, run: u64, (first, last): (u64, u64), n: u64) -> Loss {
     let reason = Reason::Corrupt.as_str().to_owned();
-    Loss { id: 0, at: 0, lane, run, first, last, n: last - first + 1, exact: false, reason }
+    Loss { id: 0, at: 0, lane, run, first, last, n, exact: false, reason }
 }
 
 impl Store {
-    /// A chunk may outlive the name of its lane: then the lane is called after its number.
-    fn ensure_lane(&self, number: u32) -> rusqlite::Result<()> {
-        self.connection()
-            .execute(
-                "INSERT OR IGNORE INTO lane(lane,name) VALUES(?1,?2)",
-                params![number, format!("salvaged-{number}")],
-            )
-            .map(|_| ())
+    /// Writes salvaged chunks with what was settled of them, all or nothing.
+    fn restore(&mut self, batch: &[Found]) -> Result<(), StoreError> {
+        let write = || -> rusqlite::Result<()> {
+            let tx = self.connection().unchecked_transaction()?;
+            for found in batch {
+                let lane = row_lane(found.chunk.row);
+                // A chunk may outlive the name of its lane: then the lane is called after its number.
+                let name = format!("salvaged-{lane}");
+                tx.execute("INSERT OR IGNORE INTO lane(lane,name) VALUES(?1,?2)", params![lane, name])?;
+                self.insert_chunk(&found.chunk)?;
+                tx.execute("UPDATE chunk SET settled=?2 WHERE seq=?1", params![found.chunk.row, found.settled])?;
+            }
+            tx.commit()
+        };
+        write().map_err(|e| classify(&e))
+    }
+
+    fn each_chunk(&self, visit: &mut dyn FnMut(RowId, u64, u64, u64, u64)) -> Result<(), StoreError> {
+        let mut read = || -> rusqlite::Result<()> {
+            let mut rows = self.connection().prepare("SELECT seq,run,first,last,n FROM chunk ORDER BY seq")?;
+            let mut rows = rows.query([])?;
+            while let Some(r) = rows.next()? {
+                let word = |i| r.get::<_, i64>(i).map(|v| v as u64);
+                visit(r.get(0)?, word(1)?, word(2)?, word(3)?, word(4)?);
+            }
+            Ok(())
+        };
+        read().map_err(|e| classify(&e))
     }
 }

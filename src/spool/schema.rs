@@ -60,6 +60,7 @@ pub fn open(path: &Path, max_bytes: u64) -> Result<Connection, StoreError> {
     };
     let version = run().map_err(|e| classify(&e))?;
     prepare(&conn, version)?;
+    confirm(&conn)?;
     verify(&conn)?;
     // The backstop behind the lanes' own limits: a page more than allowed is SQLITE_FULL, never a full disk.
     let pages = (max_bytes / PAGE_SIZE as u64).max(64) as i64;
@@ -72,10 +73,25 @@ fn prepare(conn: &Connection, version: i32) -> Result<(), StoreError> {
         0 => create(conn).map_err(|e| classify(&e)),
         VERSION => Ok(()),
         older if older < VERSION => migrate(conn, older).map_err(|e| classify(&e)),
-        newer => Err(StoreError::Open(format!(
+        newer if stated(conn) == Some(i64::from(newer)) => Err(StoreError::Open(format!(
             "it has schema version {newer} and this program knows {VERSION}: install the newer forebay again"
         ))),
+        odd => Err(StoreError::Corrupt(format!("its header speaks of schema version {odd}, its tables do not"))),
     }
+}
+
+/// The schema version as the tables tell it: one flipped bit in the header must not look like a newer program.
+fn stated(conn: &Connection) -> Option<i64> {
+    conn.query_row("SELECT v FROM state WHERE k='schema'", [], |r| r.get(0)).ok()
+}
+
+/// Header and tables belong to each other, and to us.
+fn confirm(conn: &Connection) -> Result<(), StoreError> {
+    let id = conn.query_row("PRAGMA application_id", [], |r| r.get::<_, i32>(0)).map_err(|e| classify(&e))?;
+    if id != APPLICATION_ID || stated(conn) != Some(i64::from(VERSION)) {
+        return Err(StoreError::Corrupt("its header or its table of state is not a spool's".into()));
+    }
+    Ok(())
 }
 
 fn create(conn: &Connection) -> rusqlite::Result<()> {
@@ -83,6 +99,7 @@ fn create(conn: &Connection) -> rusqlite::Result<()> {
     conn.execute_batch("BEGIN IMMEDIATE")?;
     conn.execute_batch(TABLES)?;
     conn.execute("INSERT INTO state VALUES('spool_id', ?1)", [id as i64])?;
+    conn.execute("INSERT INTO state VALUES('schema', ?1)", [VERSION])?;
     conn.pragma_update(None, "application_id", APPLICATION_ID)?;
     conn.pragma_update(None, "user_version", VERSION)?;
     conn.execute_batch("COMMIT")
@@ -94,6 +111,7 @@ fn migrate(conn: &Connection, from: i32) -> rusqlite::Result<()> {
     tracing::info!(from, to = VERSION, "migrating the spool");
     conn.execute_batch("BEGIN IMMEDIATE")?;
     // There is no version before 1 yet; the first migration takes its place here.
+    conn.execute("INSERT OR REPLACE INTO state VALUES('schema', ?1)", [VERSION])?;
     conn.pragma_update(None, "user_version", VERSION)?;
     conn.execute_batch("COMMIT")
 }

@@ -38,6 +38,10 @@ pub struct Store {
 
 /// Wraps SQLite's error in what the hub has to know: is the disk full, is the file broken, or is it the device?
 pub fn classify(e: &rusqlite::Error) -> StoreError {
+    // The file ends before a page that it speaks of: it has been cut.
+    if e.sqlite_error().is_some_and(|e| e.extended_code == rusqlite::ffi::SQLITE_IOERR_SHORT_READ) {
+        return StoreError::Corrupt(e.to_string());
+    }
     match e.sqlite_error_code() {
         Some(ErrorCode::DiskFull) => StoreError::DiskFull(e.to_string()),
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => StoreError::Corrupt(e.to_string()),
@@ -75,6 +79,16 @@ impl Store {
     /// As [`Store::open`]; the old connection is gone either way.
     pub fn reopen(&mut self) -> Result<(), StoreError> {
         self.conn = schema::open(&self.path, self.max_bytes)?;
+        Ok(())
+    }
+
+    /// Lets go of the file as it is, without another write, so that it can be renamed.
+    ///
+    /// # Errors
+    /// [`StoreError`] when memory is short.
+    pub fn let_go(&mut self) -> Result<(), StoreError> {
+        let _ = self.conn.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
+        self.conn = Connection::open_in_memory().map_err(|e| classify(&e))?;
         Ok(())
     }
 
@@ -153,7 +167,7 @@ impl Store {
         Ok(())
     }
 
-    fn insert_chunk(&self, new: &NewChunk) -> rusqlite::Result<u64> {
+    pub(super) fn insert_chunk(&self, new: &NewChunk) -> rusqlite::Result<u64> {
         let lane = row_lane(new.row);
         let data = chunk::encode(self.spool_id, new.run, lane, &new.records);
         // OR REPLACE: after a commit whose fsync failed the same rows are written again, with the same content.

@@ -167,11 +167,14 @@ impl Gateway {
         Answer { code: output.status.code(), out: text(&output.stdout), err: text(&output.stderr) }
     }
 
-    /// All it has written to stderr since its last start.
-    #[allow(dead_code, reason = "the tests read the log; the benchmark does not")]
+    /// All that it has written to stderr in this life, as far as it has come.
     pub fn log(&self) -> String {
-        let log = self.dir.path().join(format!("log-{}", self.starts));
-        String::from_utf8_lossy(&fs::read(log).unwrap()).into_owned()
+        fs::read_to_string(self.dir.path().join(format!("log-{}", self.starts))).unwrap()
+    }
+
+    /// Waits for the first line of this life's log that contains `needle`.
+    pub fn wait_for_line(&self, needle: &str) -> String {
+        self.job().wait_for_line(needle)
     }
 
     pub fn config(&self) -> PathBuf {
@@ -235,7 +238,7 @@ impl Builder {
     }
 
     pub fn kafka(self, bootstrap_servers: &str) -> Builder {
-        self.table("[kafka.main]", &format!("bootstrap_servers = {bootstrap_servers:?}\nlinger = \"5ms\"\n"))
+        self.table("[kafka.main]", &format!("bootstrap_servers = {bootstrap_servers:?}\n"))
     }
 
     pub fn lane(self, name: &str, lines: &str) -> Builder {

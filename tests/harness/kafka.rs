@@ -31,6 +31,17 @@ const OWN_BROKERS_MAX: usize = 2;
 
 const REQUEST: Duration = Duration::from_secs(2);
 
+/// What a broker has beyond its plain listener.
+#[derive(Default)]
+pub struct Extras {
+    /// Name, protocol, port.
+    pub listeners: Vec<(&'static str, &'static str, u16)>,
+    /// Of `server.properties`.
+    pub lines: Vec<String>,
+    /// SCRAM credentials, as the storage tool wants them.
+    pub scrams: Vec<String>,
+}
+
 /// One broker. All methods take `&self`, so that a scenario and its background load can share it.
 pub struct KafkaServer {
     port: u16,
@@ -68,22 +79,29 @@ impl Consumed {
 impl KafkaServer {
     /// A broker for one test, which may do with it what it likes.
     pub fn start() -> Arc<KafkaServer> {
-        Arc::new(Self::launch(false, Some(Seat::take())))
+        Arc::new(Self::launch(false, Some(Seat::take()), &Extras::default()))
     }
 
     /// The broker that all undisturbing tests of this run share. It ends with the test process.
     pub fn shared() -> Arc<KafkaServer> {
         static SHARED: OnceLock<Arc<KafkaServer>> = OnceLock::new();
-        Arc::clone(SHARED.get_or_init(|| Arc::new(Self::launch(true, None))))
+        Arc::clone(SHARED.get_or_init(|| Self::shared_with(&Extras::default())))
     }
 
-    fn launch(shared: bool, seat: Option<Seat>) -> KafkaServer {
-        Self::launch_as(Role::First, jobs::free_port(), shared, seat)
+    /// A broker of its own kind that several tests share.
+    pub fn shared_with(extras: &Extras) -> Arc<KafkaServer> {
+        Arc::new(Self::launch(true, None, extras))
+    }
+
+    fn launch(shared: bool, seat: Option<Seat>, extras: &Extras) -> KafkaServer {
+        let node = Node { role: Role::First, controller_port: jobs::free_port() };
+        Self::launch_as(node, shared, seat, extras)
     }
 
     /// A second broker for this one's cluster, node 2. It depends on this one, which holds the controller.
     pub fn join(&self) -> Arc<KafkaServer> {
-        let second = Self::launch_as(Role::Second, self.controller_port, false, None);
+        let node = Node { role: Role::Second, controller_port: self.controller_port };
+        let second = Self::launch_as(node, false, None, &Extras::default());
         let client: BaseConsumer = self.client().create().unwrap();
         jobs::wait_until("both brokers are in the cluster", || {
             let metadata = client.fetch_metadata(None, REQUEST).ok()?;
@@ -92,12 +110,13 @@ impl KafkaServer {
         Arc::new(second)
     }
 
-    fn launch_as(role: Role, controller_port: u16, shared: bool, seat: Option<Seat>) -> KafkaServer {
+    fn launch_as(node: Node, shared: bool, seat: Option<Seat>, extras: &Extras) -> KafkaServer {
         let dir = jobs::scratch("kafka");
         let port = jobs::free_port();
-        fs::write(dir.path().join("server.properties"), properties(role, port, controller_port, dir.path())).unwrap();
+        fs::write(dir.path().join("server.properties"), properties(node, port, dir.path(), extras)).unwrap();
+        let controller_port = node.controller_port;
         let server = KafkaServer { port, controller_port, shared, job: Mutex::new(None), dir, _seat: seat };
-        server.format(role);
+        server.format(node.role, &extras.scrams);
         server.restart();
         server
     }
@@ -204,16 +223,42 @@ impl KafkaServer {
         readers.into_iter().flat_map(Reader::read_to_end).collect()
     }
 
+    /// Adds or removes (`--add`, `--remove`) a user's right to write to `topics`, and waits until the broker knows.
+    pub fn change_rights(&self, change: &str, user: &str, topics: &[String]) {
+        let mut command = java("org.apache.kafka.tools.AclCommand");
+        command.args(["--bootstrap-server", &self.bootstrap_servers(), change, "--force", "--operation", "Write"]);
+        command.args(["--allow-principal", &format!("User:{user}")]);
+        for topic in topics {
+            command.args(["--topic", topic]);
+        }
+        self.finish("kafka acls", command);
+    }
+
+    /// The compression of the first batch of a partition: bits 0 to 2 of its attributes (message format 2).
+    pub fn compression(&self, topic: &str, partition: i32) -> Option<u8> {
+        const ATTRIBUTES_LOW: usize = 22;
+        let log = self.dir.path().join("data").join(format!("{topic}-{partition}/00000000000000000000.log"));
+        fs::read(log).unwrap().get(ATTRIBUTES_LOW).map(|attributes| attributes & 7)
+    }
+
     /// Formatting is for a new directory only: the node's identity and its voters are written once.
-    fn format(&self, role: Role) {
+    fn format(&self, role: Role, scrams: &[String]) {
         let mut command = java("kafka.tools.StorageTool");
         command.args(["format", "-t", CLUSTER_ID, "-c"]).arg(self.dir.path().join("server.properties"));
         if role == Role::First {
             command.arg("--standalone");
         }
-        let mut job = Job::start("kafka format", command, &self.dir.path().join("format.log"));
-        let status = jobs::wait_until("the storage is formatted", || job.ended());
-        assert!(status.success(), "format the storage: {status}\n{}", job.log_end());
+        for scram in scrams {
+            command.args(["--add-scram", scram]);
+        }
+        self.finish("kafka format", command);
+    }
+
+    /// Runs one of Kafka's tools to its end.
+    fn finish(&self, name: &str, command: Command) {
+        let mut job = Job::start(name, command, &self.dir.path().join("tools.log"));
+        let status = jobs::wait_until(&format!("{name} has ended"), || job.ended());
+        assert!(status.success(), "{name}: {status}\n{}", job.log_end());
     }
 
     /// Ready is when a metadata request is answered, not when the port is open.
@@ -362,20 +407,36 @@ enum Role {
     Second,
 }
 
-fn properties(role: Role, port: u16, controller_port: u16, dir: &Path) -> String {
-    let plain = format!("PLAINTEXT://127.0.0.1:{port}");
-    let (roles, node, listeners) = match role {
-        Role::First => ("broker,controller", 1, format!("{plain},CONTROLLER://127.0.0.1:{controller_port}")),
-        Role::Second => ("broker", 2, plain),
+/// A node's place in its cluster.
+#[derive(Debug, Clone, Copy)]
+struct Node {
+    role: Role,
+    /// Where the cluster's one controller listens.
+    controller_port: u16,
+}
+
+fn properties(node: Node, port: u16, dir: &Path, extras: &Extras) -> String {
+    let controller_port = node.controller_port;
+    let (roles, id, mut listeners) = match node.role {
+        Role::First => {
+            let controller = format!("CONTROLLER://127.0.0.1:{controller_port}");
+            ("broker,controller", 1, format!("PLAINTEXT://127.0.0.1:{port},{controller}"))
+        }
+        Role::Second => ("broker", 2, format!("PLAINTEXT://127.0.0.1:{port}")),
     };
-    let lines = [
+    let mut protocols = "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT".to_owned();
+    for (name, protocol, port) in &extras.listeners {
+        listeners += &format!(",{name}://127.0.0.1:{port}");
+        protocols += &format!(",{name}:{protocol}");
+    }
+    let mut lines = vec![
         format!("process.roles={roles}"),
-        format!("node.id={node}"),
+        format!("node.id={id}"),
         format!("controller.quorum.bootstrap.servers=127.0.0.1:{controller_port}"),
         format!("listeners={listeners}"),
         format!("advertised.listeners={listeners}"),
         "controller.listener.names=CONTROLLER".to_owned(),
-        "listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT".to_owned(),
+        format!("listener.security.protocol.map={protocols}"),
         format!("log.dirs={}", dir.join("data").display()),
         "auto.create.topics.enable=false".to_owned(),
         "num.partitions=1".to_owned(),
@@ -388,6 +449,7 @@ fn properties(role: Role, port: u16, controller_port: u16, dir: &Path) -> String
         // The index files are preallocated: the default of 10 MB each makes every topic slow to create on a small disk.
         "log.index.size.max.bytes=1048576".to_owned(),
     ];
+    lines.extend_from_slice(&extras.lines);
     lines.join("\n") + "\n"
 }
 

@@ -7,6 +7,7 @@ pub mod wire;
 pub mod kafka;
 pub mod mosquitto;
 pub mod mqtt;
+pub mod secured;
 pub mod tap;
 
 pub mod checker;

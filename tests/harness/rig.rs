@@ -30,15 +30,18 @@ pub struct Rig {
     faults: Vec<(String, u64)>,
 }
 
+/// Puts tables and routes of a scenario before those of the rig; it gets the prefix of the topics.
+type Before = Box<dyn FnOnce(GatewayBuilder, &str) -> GatewayBuilder>;
+
 pub struct Builder {
     own_kafka: bool,
+    kafka: Option<(Arc<KafkaServer>, String)>,
+    before: Before,
     lane: String,
     spool: String,
     memory: String,
     subscription: String,
     source: String,
-    routes: String,
-    tables: Vec<(&'static str, String)>,
     broker_window: Option<u16>,
     topic_configs: Vec<(&'static str, &'static str)>,
 }
@@ -47,13 +50,13 @@ impl Rig {
     pub fn builder() -> Builder {
         Builder {
             own_kafka: false,
+            kafka: None,
+            before: Box::new(|gateway, _| gateway),
             lane: String::new(),
             spool: String::new(),
             memory: String::new(),
             subscription: "plant/#".to_owned(),
             source: String::new(),
-            routes: String::new(),
-            tables: Vec::new(),
             broker_window: None,
             topic_configs: Vec::new(),
         }
@@ -94,6 +97,11 @@ impl Rig {
         let topic = self.topic(name);
         self.kept.extend(self.kafka.consume_all(&topic));
         self.kafka.delete_topic(&topic);
+    }
+
+    /// Arrivals in a topic that the rig does not know, for the books.
+    pub fn keep(&mut self, records: Vec<Consumed>) {
+        self.kept.extend(records);
     }
 
     /// Notes how often a fault was seen to work: none at all fails the test.
@@ -221,6 +229,17 @@ impl Builder {
         self
     }
 
+    /// This broker, which the gateway reaches by one of its listeners.
+    pub fn kafka(mut self, server: &Arc<KafkaServer>, bootstrap_servers: String) -> Builder {
+        self.kafka = Some((Arc::clone(server), bootstrap_servers));
+        self
+    }
+
+    pub fn before(mut self, before: impl FnOnce(GatewayBuilder, &str) -> GatewayBuilder + 'static) -> Builder {
+        self.before = Box::new(before);
+        self
+    }
+
     /// Lines for the lane that carries the readings.
     pub fn lane(mut self, lines: &str) -> Builder {
         lines.clone_into(&mut self.lane);
@@ -249,18 +268,6 @@ impl Builder {
         self
     }
 
-    /// A route before the rig's own, in its own words. `PREFIX` stands for the beginning of this rig's Kafka topics.
-    pub fn route(mut self, lines: &str) -> Builder {
-        self.routes += &format!("[[route]]\n{}\n", lines.trim_end());
-        self
-    }
-
-    /// Any other table, once. `PREFIX` as in [`Builder::route`].
-    pub fn table(mut self, head: &'static str, lines: &str) -> Builder {
-        self.tables.push((head, lines.to_owned()));
-        self
-    }
-
     /// Messages that Mosquitto has on the way to the gateway at once, instead of its 20.
     pub fn broker_window(mut self, messages: u16) -> Builder {
         self.broker_window = Some(messages);
@@ -284,26 +291,26 @@ impl Builder {
     pub fn build(self) -> Rig {
         static RIGS: AtomicUsize = AtomicUsize::new(0);
         let prefix = format!("rig{}", RIGS.fetch_add(1, Ordering::Relaxed));
-        let kafka = if self.own_kafka { KafkaServer::start() } else { KafkaServer::shared() };
+        let (kafka, bootstrap_servers) = self.kafka.clone().unwrap_or_else(|| {
+            let kafka = if self.own_kafka { KafkaServer::start() } else { KafkaServer::shared() };
+            let bootstrap_servers = kafka.bootstrap_servers();
+            (kafka, bootstrap_servers)
+        });
         let mosquitto = Mosquitto::start(&Options { max_inflight_messages: self.broker_window, ..Options::default() });
         let tap = Tap::start(mosquitto.port());
-        let gateway = self.gateway(&prefix, &kafka, &mosquitto, &tap).build();
+        let topic_configs = self.topic_configs.clone();
+        let gateway = self.gateway(&prefix, &bootstrap_servers, &mosquitto, &tap).build();
         let rig = Rig { kafka, mosquitto, tap, gateway, prefix, kept: Vec::new(), faults: Vec::new() };
-        rig.kafka.create_topic(&rig.topic("readings"), PARTITIONS, &self.topic_configs);
+        rig.kafka.create_topic(&rig.topic("readings"), PARTITIONS, &topic_configs);
         rig.kafka.create_topic(&rig.topic("dead"), 1, &[]);
         rig.kafka.create_topic(&rig.topic("events"), 1, &[]);
         rig
     }
 
-    fn gateway(&self, prefix: &str, kafka: &KafkaServer, mosquitto: &Mosquitto, tap: &Tap) -> GatewayBuilder {
-        let routes = self.routes.replace("PREFIX", prefix);
-        let own = routes.split("[[route]]").skip(1);
-        let builder = own.fold(Gateway::builder(), GatewayBuilder::route_table);
-        let tables = self.tables.iter().map(|(head, lines)| (head, lines.replace("PREFIX", prefix)));
-        tables
-            .fold(builder, |builder, (head, lines)| builder.table(head, &lines))
+    fn gateway(self, prefix: &str, bootstrap_servers: &str, mosquitto: &Mosquitto, tap: &Tap) -> GatewayBuilder {
+        (self.before)(Gateway::builder(), prefix)
             .mqtt_with(tap.port(), mosquitto.login(), &self.subscription, &self.source)
-            .kafka(&kafka.bootstrap_servers())
+            .kafka(bootstrap_servers)
             .lane(LANE, &self.lane)
             .spool(&self.spool)
             .table("[memory]", &self.memory)

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
+use crate::harness::gateway::Builder;
 use crate::harness::jobs;
 use crate::harness::kafka::Consumed;
 use crate::harness::readings::Reading;
@@ -91,13 +92,12 @@ fn cases() -> Vec<(String, Vec<u8>, Goes)> {
 }
 
 fn rig() -> Rig {
-    Rig::builder()
-        .subscription("#")
-        .route(BY_FIELD)
-        .route(BY_LEVEL)
-        .route(BY_NAME)
-        .table("[topic_policy]", "allow = [\"PREFIX.*\"]")
-        .start()
+    let routes = |gateway: Builder, prefix: &str| {
+        let routes = [BY_FIELD, BY_LEVEL, BY_NAME].map(|route| route.replace("PREFIX", prefix));
+        let gateway = routes.iter().fold(gateway, |gateway, route| gateway.route_table(route));
+        gateway.table("[topic_policy]", &format!("allow = [\"{prefix}.*\"]"))
+    };
+    Rig::builder().subscription("#").before(routes).start()
 }
 
 /// Key and payload, counted.

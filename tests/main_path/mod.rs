@@ -12,4 +12,5 @@ mod kills;
 mod leader;
 mod limits;
 mod own_events;
+mod security;
 mod topics;

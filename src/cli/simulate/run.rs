@@ -217,7 +217,7 @@ where
     loop {
         tokio::select! {
             joined = clients.join_next() => match joined {
-                Some(outcome) => outcomes.push(outcome.unwrap_or_else(panicked)),
+                Some(outcome) => outcomes.push(outcome.unwrap_or_else(|error| panicked(&error))),
                 None => break,
             },
             _ = progress.tick() => run.tell(Event::Progress(Box::new(run.tally.counts()))),
@@ -230,7 +230,7 @@ where
 }
 
 /// A client that panicked leaves no numbers behind; that it did is a failure of the run.
-fn panicked(error: tokio::task::JoinError) -> (usize, Outcome) {
+fn panicked(error: &tokio::task::JoinError) -> (usize, Outcome) {
     let failure = Some(error.to_string());
     (usize::MAX, Outcome { client_id: "unknown".into(), sent: 0, unacknowledged: Vec::new(), failure })
 }

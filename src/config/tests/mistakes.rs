@@ -191,6 +191,24 @@ kafka_topic = "a"
 }
 
 #[test]
+fn what_the_kafka_client_does_not_know() {
+    assert_snapshot!(report_with(
+        r#"
+[kafka.main.tls]
+server_name = "kafka.example"
+
+[kafka.main.properties]
+"socket.keepalive.enabled" = true
+"Socket.Timeout.Ms" = 1000
+"socket.timeout.ms" = 1
+"broker.address.family" = "v5"
+"ssl.cipher.suites" = "HIGH"
+"https.ca.pem" = "hunter2"
+"#
+    ));
+}
+
+#[test]
 fn sasl_without_what_it_needs() {
     assert_snapshot!(report(
         r#"[kafka.a]

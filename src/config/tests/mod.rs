@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::problem::{Cause, Findings, SourceText, Texts};
-use super::surroundings::Surroundings;
+use super::surroundings::{Machine, Surroundings};
 use super::{Loaded, Problems, read_and_resolve};
 
 /// A world that is the same on every machine.
@@ -38,6 +38,10 @@ impl Surroundings for World {
 
     fn gateway_name(&self) -> String {
         "fb-0123456789ab".to_owned()
+    }
+
+    fn kafka_property(&self, name: &str, value: &str) -> Result<(), String> {
+        Machine.kafka_property(name, value)
     }
 }
 

@@ -46,7 +46,7 @@ fn every_commented_default_is_the_default() {
         ("reserve_bytes", "64MiB"),
         ("ballast_bytes", "4MiB"),
         ("stop_timeout", "5s"),
-        ("linger", "5ms"),
+        ("linger", "2ms"),
         ("compression", "zstd"),
         ("keep_alive", "30s"),
         ("connect_timeout", "10s"),
@@ -91,6 +91,8 @@ fn documented() -> Vec<String> {
 fn every_key_known_to_the_program_is_in_it() {
     let mut known = Vec::new();
     ConfigFile::paths("", &mut known);
+    // Known only to be refused with the reason.
+    known.retain(|path| path != "kafka.NAME.tls.server_name");
     assert!(known.len() > 90, "the list of keys itself is wrong: {}", known.len());
     let documented = documented();
     let missing: Vec<&String> = known.iter().filter(|path| !documented.contains(path)).collect();

@@ -4,6 +4,9 @@ use std::path::{Path, PathBuf};
 
 use rdkafka::client::OAuthToken;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::error::KafkaError;
+use rdkafka::producer::BaseProducer;
+use rdkafka::types::RDKafkaConfRes;
 
 use super::oauth;
 use crate::config::{Compression, Kafka, Sasl};
@@ -68,6 +71,9 @@ pub fn producer_config(kafka: &Kafka, bytes_max: u64, careful: bool) -> ClientCo
     let mut c = base_config(kafka);
     c.set("enable.idempotence", "true")
         .set("acks", "all")
+        // A refused batch stops the producer instead of letting the next ones overtake it: what was behind it is
+        // refused by the broker too (a gap in the sequence), and everything goes again in order with a new producer.
+        .set("enable.gapless.guarantee", "true")
         // Infinite: the spool decides what leaves, never a clock in the client.
         .set("message.timeout.ms", "0")
         .set("partitioner", "murmur2_random")
@@ -89,6 +95,40 @@ pub fn producer_config(kafka: &Kafka, bytes_max: u64, careful: bool) -> ClientCo
     }
     c.set_log_level(RDKafkaLogLevel::Warning);
     c
+}
+
+/// Whether librdkafka knows the property and takes the value. Other properties are not looked at.
+///
+/// # Errors
+/// As a fragment; it may quote the value.
+pub fn try_property(name: &str, value: &str) -> Result<(), String> {
+    let mut alone = ClientConfig::new();
+    alone.set(name, value);
+    alone.create_native_config().map(|_| ()).map_err(|error| in_words(&error))
+}
+
+/// Makes a producer as the gateway will, but one that knows no broker: finds properties that contradict each other and
+/// certificates that cannot be read, without a connection.
+///
+/// # Errors
+/// librdkafka's words.
+pub fn try_producer(kafka: &Kafka) -> Result<(), String> {
+    let mut c = producer_config(kafka, 0, false);
+    c.remove("bootstrap.servers");
+    // Its log would only say that there are no brokers.
+    c.set_log_level(RDKafkaLogLevel::Emerg);
+    c.create::<BaseProducer>().map(|_| ()).map_err(|error| in_words(&error))
+}
+
+/// An error at the making of a client, without the value that caused it: that may be a password.
+pub fn in_words(error: &KafkaError) -> String {
+    match error {
+        KafkaError::ClientConfig(RDKafkaConfRes::RD_KAFKA_CONF_UNKNOWN, ..) => {
+            "librdkafka has no such property".to_owned()
+        }
+        KafkaError::ClientConfig(_, why, ..) | KafkaError::ClientCreation(why) => why.trim_end().to_owned(),
+        other => other.to_string(),
+    }
 }
 
 /// Where an OAUTHBEARER cluster's token lies.

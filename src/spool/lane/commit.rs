@@ -27,6 +27,11 @@ pub struct Staged {
 }
 
 impl Staged {
+    /// The row of the chunk in the running commit.
+    pub(super) fn row(&self) -> Option<RowId> {
+        (self.open > 0).then_some(self.row)
+    }
+
     pub fn is_empty(&self) -> bool {
         self.settled.is_empty()
             && self.bitmaps.is_empty()
@@ -315,7 +320,8 @@ impl Lane {
         if held.unsettled == 0 {
             return;
         }
-        let handed_over = held.records.iter().any(|r| r.stage == Stage::Sent);
+        // What is with the producer, or has come back from it already.
+        let handed_over = held.records.iter().any(|r| r.stage != Stage::Waiting);
         let fits = self.window.bytes() + held.bytes <= self.window_bytes_max;
         let follows = !self.unread && !self.parks.rewinding();
         if follows && (handed_over || fits || self.window.is_empty()) {

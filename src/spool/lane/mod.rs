@@ -16,15 +16,18 @@
 
 mod commit;
 mod grace;
+mod mode;
 mod park;
+mod read;
+mod send;
 mod tally;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use std::collections::VecDeque;
 
-use super::window::{Held, HeldRecord, Key, Open, RECORD_OVERHEAD, Stage, Window, bit};
-use super::{DeadLetter, Freed, Loss, RowId, StoredChunk, row_base};
+use super::window::{Key, Open, RECORD_OVERHEAD, Stage, Window};
+use super::{DeadLetter, Loss, RowId, row_base};
 use crate::config::{self, Delivery as Guarantee, Order, When, WhenFull};
 use crate::intake::{AckTicket, Fate};
 use crate::ops::histogram::Histogram;
@@ -136,6 +139,8 @@ pub struct Lane {
     late_at: Option<u64>,
     direct_since_us: u64,
     read_again_us: u64,
+    /// The tally speaks of a file that is gone.
+    recount: bool,
     tally: Tally,
     dead: Vec<Burial>,
     dropped: Vec<(Loss, Vec<AckTicket>)>,
@@ -220,6 +225,7 @@ impl Lane {
             late_at: None,
             direct_since_us: 0,
             read_again_us: 0,
+            recount: false,
             tally: Tally::default(),
             dead: Vec::new(),
             dropped: Vec::new(),
@@ -267,416 +273,6 @@ impl Lane {
         self.open.push_back(Open { sequence, body, stage: Stage::Waiting, ack: None, accepted_us: now_us, sent_us: 0 });
     }
 
-    /// Step 7: hands over what may go, until nothing is left or the sink is full. Returns whether the sink was full.
-    pub fn pump(&mut self, sink: &mut dyn Sink, now_us: u64, wall_ms: i64) -> bool {
-        if self.parks.rewinding() {
-            self.finish_rewind();
-        }
-        if self.config.order == Order::LiveFirst {
-            return self.pump_open(sink, now_us, wall_ms) || self.pump_window(sink, now_us, wall_ms);
-        }
-        self.pump_window(sink, now_us, wall_ms) || self.pump_open(sink, now_us, wall_ms)
-    }
-
-    fn pump_window(&mut self, sink: &mut dyn Sink, now_us: u64, wall_ms: i64) -> bool {
-        if self.parks.rewinding() {
-            return false;
-        }
-        while let Some(at) = {
-            let parks = &mut self.parks;
-            self.window.next_waiting(|r: &HeldRecord| !parks.holds(&r.body))
-        } {
-            if !self.rate.allows(now_us) {
-                return false;
-            }
-            let (chunk, record) = (self.window.chunk(at.0), self.window.get(at));
-            let key = Key { ordinal: chunk.ordinal, sequence: record.sequence };
-            let (run, body) = (chunk.run, record.body.clone());
-            match sink.send(self.index, key, run, &body) {
-                Sent::Queued => {
-                    let record = self.window.get_mut(at);
-                    record.stage = Stage::Sent;
-                    record.sent_us = now_us;
-                    self.in_flight += 1;
-                    self.rate.took(body.len());
-                    self.window.advance();
-                }
-                Sent::Full => return true,
-                Sent::Refused(Outcome::Again) => {
-                    self.trouble(now_us);
-                    return true;
-                }
-                Sent::Refused(outcome) => {
-                    self.window.advance();
-                    self.resolve(key, outcome, now_us, wall_ms);
-                }
-            }
-        }
-        self.leave_behind();
-        false
-    }
-
-    fn pump_open(&mut self, sink: &mut dyn Sink, now_us: u64, wall_ms: i64) -> bool {
-        // In order: nothing from here before all that is durable has gone.
-        let behind = !self.window.at_end() || self.unread;
-        if self.mode != Mode::Direct || (behind && self.config.order == Order::InOrder) {
-            return false;
-        }
-        while let Some(open) = self.open.get_mut(self.next_send) {
-            if open.stage != Stage::Waiting {
-                self.next_send += 1;
-                continue;
-            }
-            let key = Key { ordinal: THIS_RUN, sequence: open.sequence };
-            match sink.send(self.index, key, self.run, &open.body) {
-                Sent::Queued => {
-                    open.stage = Stage::Sent;
-                    open.sent_us = now_us;
-                    self.in_flight += 1;
-                    self.next_send += 1;
-                }
-                Sent::Full => return true,
-                Sent::Refused(outcome) => {
-                    self.resolve(key, outcome, now_us, wall_ms);
-                    if self.mode != Mode::Direct {
-                        return false;
-                    }
-                }
-            }
-        }
-        false
-    }
-
-    /// Step 8: a delivery report of the current producer.
-    pub fn report(&mut self, key: Key, outcome: Outcome, now_us: u64, wall_ms: i64) {
-        self.in_flight = self.in_flight.saturating_sub(1);
-        self.came_back(key);
-        if let Some(sent_us) = self.sent_us(key) {
-            let took = now_us.saturating_sub(sent_us);
-            if outcome == Outcome::Delivered {
-                self.times.record(took);
-                self.stats.delivery_us.record(took);
-                if let Some(i) = self.find_open(key) {
-                    self.stats.direct_us.record(now_us.saturating_sub(self.open[i].accepted_us));
-                }
-            }
-            if took > self.times.grace_us() {
-                self.late_at = Some(now_us);
-            }
-        }
-        self.resolve(key, outcome, now_us, wall_ms);
-    }
-
-    fn sent_us(&self, key: Key) -> Option<u64> {
-        match self.find_open(key) {
-            Some(i) => Some(self.open[i].sent_us),
-            None => self.window.find(key).map(|at| self.window.get(at).sent_us),
-        }
-    }
-
-    fn resolve(&mut self, key: Key, outcome: Outcome, now_us: u64, wall_ms: i64) {
-        match outcome {
-            Outcome::Delivered => {
-                self.stats.delivered += 1;
-                if let Some(body) = self.settle(key) {
-                    self.parks.delivered(&body);
-                }
-            }
-            Outcome::Faulty(cause) => self.fault(key, cause, wall_ms),
-            Outcome::Again => {
-                if let Some(body) = self.unsend(key) {
-                    self.regroup(&body);
-                }
-                self.trouble(now_us);
-            }
-            Outcome::TopicBlocked(cause) => {
-                if let Some(body) = self.unsend(key) {
-                    self.parks.park(&body, cause, now_us);
-                }
-                self.trouble(now_us);
-            }
-        }
-    }
-
-    fn find_open(&self, key: Key) -> Option<usize> {
-        if key.ordinal != THIS_RUN {
-            return None;
-        }
-        self.open.binary_search_by_key(&key.sequence, |o| o.sequence).ok()
-    }
-
-    /// Step 9 (or 5, for a record that never was on disk). Returns the body, for those who ask for its topic.
-    fn settle(&mut self, key: Key) -> Option<Body> {
-        if let Some(i) = self.find_open(key) {
-            let open = &mut self.open[i];
-            let body = open.body.clone();
-            if open.stage != Stage::Settled {
-                open.stage = Stage::Settled;
-                if let Some(ack) = open.ack.take() {
-                    ack.fire();
-                }
-            }
-            self.drop_settled_open();
-            return Some(body);
-        }
-        let at = self.window.find(key)?;
-        let body = self.window.get(at).body.clone();
-        self.settle_held(at);
-        Some(body)
-    }
-
-    pub(super) fn settle_held(&mut self, at: (usize, usize)) {
-        self.tally.records -= i64::from(self.window.get(at).stage != Stage::Settled);
-        let stored = self.window.chunk(at.0).stored;
-        if let Some(row) = self.window.settle(at) {
-            self.retire(row, stored);
-        }
-        self.show_backlog();
-        self.window.pop_settled();
-    }
-
-    /// All records of a chunk are settled: it goes with the next commit, or becomes history.
-    fn retire(&mut self, row: RowId, stored: u64) {
-        let keep = self.config.keep.is_some();
-        self.pending.settled.push((row, keep));
-        self.tally.chunks -= 1;
-        self.tally.bytes -= stored as i64;
-        if keep {
-            self.tally.history_bytes += stored as i64;
-        }
-    }
-
-    fn show_backlog(&mut self) {
-        self.stats.backlog = self.tally.shown();
-    }
-
-    fn drop_settled_open(&mut self) {
-        // A running commit still refers to the first ones.
-        while self.staged.open == 0 && self.open.front().is_some_and(|o| o.stage == Stage::Settled) {
-            self.pop_open();
-        }
-    }
-
-    fn pop_open(&mut self) -> Option<Open> {
-        let open = self.open.pop_front()?;
-        self.stats.open_bytes -= (open.body.len() + RECORD_OVERHEAD) as u64;
-        self.next_send = self.next_send.saturating_sub(1);
-        Some(open)
-    }
-
-    fn unsend(&mut self, key: Key) -> Option<Body> {
-        if let Some(i) = self.find_open(key) {
-            if self.config.delivery == Guarantee::AtMostOnce {
-                self.open[i].stage = Stage::Settled;
-                self.stats.dropped += 1;
-                self.drop_settled_open();
-                return None;
-            }
-            let open = &mut self.open[i];
-            if open.stage == Stage::Sent {
-                open.stage = Stage::Waiting;
-                self.stats.resent += 1;
-            }
-            let body = open.body.clone();
-            self.next_send = self.next_send.min(i);
-            return Some(body);
-        }
-        let at = self.window.find(key)?;
-        let record = self.window.get_mut(at);
-        if record.stage == Stage::Sent {
-            record.stage = Stage::Waiting;
-            self.stats.resent += 1;
-        }
-        let body = record.body.clone();
-        // Sent again from the first that waits: `next_waiting` passes over the rest.
-        self.window.rewind();
-        Some(body)
-    }
-
-    /// The record's own fault: into the dead letters, in the transaction that settles it.
-    fn fault(&mut self, key: Key, cause: String, wall_ms: i64) {
-        if let Some(i) = self.find_open(key) {
-            let open = &mut self.open[i];
-            let (body, ack) = (open.body.clone(), open.ack.take());
-            open.stage = Stage::Settled;
-            let letter = self.letter(self.run, key.sequence, body, cause, wall_ms);
-            self.dead.push(Burial { letter, ack, stored: i < self.staged.open });
-            self.drop_settled_open();
-        } else if let Some(at) = self.window.find(key) {
-            let (body, run) = (self.window.get(at).body.clone(), self.window.chunk(at.0).run);
-            let letter = self.letter(run, key.sequence, body, cause, wall_ms);
-            self.dead.push(Burial { letter, ack: None, stored: true });
-            self.settle_held(at);
-        }
-    }
-
-    fn letter(&mut self, run: u64, sequence: u64, body: Body, cause: String, at: i64) -> DeadLetter {
-        self.stats.dead_lettered += 1;
-        DeadLetter { lane: self.number, run, sequence, at, cause, attempts: 1, body }
-    }
-
-    /// A producer error: from now on everything is committed.
-    fn trouble(&mut self, now_us: u64) {
-        self.late_at = Some(now_us);
-        self.to_spooling();
-    }
-
-    fn to_spooling(&mut self) {
-        let spools = self.config.when == When::Offline && self.config.delivery != Guarantee::AtMostOnce;
-        if self.mode == Mode::Direct && spools {
-            self.mode = Mode::Spooling;
-            self.stats.to_spooling += 1;
-        }
-    }
-
-    /// The producer is gone with all it held: everything unreported waits again, from the oldest on.
-    pub fn producer_lost(&mut self, now_us: u64) {
-        self.in_flight = 0;
-        self.parks.nothing_flies();
-        self.window.unsend_all();
-        if self.config.delivery == Guarantee::AtMostOnce {
-            for open in self.open.iter_mut().filter(|o| o.stage == Stage::Sent) {
-                open.stage = Stage::Settled;
-                self.stats.dropped += 1;
-            }
-            self.drop_settled_open();
-        }
-        for open in &mut self.open {
-            if open.stage == Stage::Sent {
-                open.stage = Stage::Waiting;
-            }
-        }
-        self.next_send = 0;
-        self.trouble(now_us);
-    }
-
-    /// Time passes: lateness, the way back to direct, parked topics.
-    pub fn tick(&mut self, now_us: u64) {
-        if self.parks.retry_due(now_us) {
-            self.retry_parked(now_us);
-        }
-        self.forget_idle_parks();
-        if self.mode == Mode::Direct && self.is_late(now_us) {
-            self.trouble(now_us);
-        } else if self.mode == Mode::Spooling && self.may_go_direct(now_us) {
-            self.mode = Mode::Direct;
-            self.direct_since_us = now_us;
-            self.next_send = 0;
-            self.stats.full = false;
-            self.stats.to_direct += 1;
-        }
-    }
-
-    fn is_late(&self, now_us: u64) -> bool {
-        self.late_from_us().is_some_and(|from| now_us >= from)
-    }
-
-    /// When the oldest open record becomes late. What had to wait for the disk counts from the change to direct on.
-    fn late_from_us(&self) -> Option<u64> {
-        let since = self.open.front()?.accepted_us.max(self.direct_since_us);
-        Some(since + self.times.grace_us() + 1)
-    }
-
-    fn may_go_direct(&self, now_us: u64) -> bool {
-        let calm = self.late_at.is_none_or(|at| now_us.saturating_sub(at) >= CALM_US);
-        let nothing_waits = !self.unread && !self.reading && self.window.at_end() && self.staged.open == 0;
-        // What flies must not be older than grace, else the next record would be late at once.
-        self.config.when == When::Offline
-            && calm
-            && self.parks.is_empty()
-            && (nothing_waits || self.config.order == Order::LiveFirst)
-    }
-
-    /// When [`Lane::tick`] has something to decide next, if nothing else happens.
-    pub fn next_deadline_us(&self) -> Option<u64> {
-        let late = (self.mode == Mode::Direct).then(|| self.late_from_us()).flatten();
-        [late, self.parks.next_retry_us()].into_iter().flatten().min()
-    }
-
-    /// Where and how much to read next, if the lane wants to read.
-    pub fn wants_read(&self, now_us: u64) -> Option<(RowId, u64)> {
-        let room = self.window_bytes_max.saturating_sub(self.window.bytes());
-        let calm = now_us >= self.read_again_us && !self.parks.rewinding();
-        let wants = self.unread && !self.reading && calm && self.pending.bitmaps.is_empty();
-        (wants && self.staged.bitmaps.is_empty() && room * 2 >= self.window_bytes_max)
-            .then_some((self.last_row, room as u64))
-    }
-
-    pub fn read_started(&mut self) {
-        self.reading = true;
-    }
-
-    /// Nothing came: it is tried again after a pause.
-    pub fn read_failed(&mut self, now_us: u64) {
-        self.reading = false;
-        self.read_again_us = now_us + READ_RETRY_US;
-    }
-
-    /// Chunks that could not be decoded have left the file for the ledger.
-    pub fn discarded(&mut self, freed: Freed) {
-        self.stats.lost += freed.records;
-        self.tally.take(freed);
-        self.show_backlog();
-    }
-
-    /// Chunks read from the file, in order.
-    pub fn read_done(&mut self, chunks: Vec<StoredChunk>, more: bool) {
-        self.reading = false;
-        self.unread = more;
-        for chunk in chunks {
-            // A row that this lane has not written yet is what a failed commit left behind: its records are still open.
-            if chunk.row >= self.next_row {
-                continue;
-            }
-            self.last_row = chunk.row;
-            // All of it is settled, and its row goes with a commit that is still to come or on its way.
-            let goes = |staged: &Staged| staged.settled.iter().any(|(row, _)| *row == chunk.row);
-            if self.window.has_row(chunk.row) || goes(&self.pending) || goes(&self.staged) {
-                continue;
-            }
-            let held = self.hold(chunk);
-            if held.unsettled > 0 {
-                self.window.insert(held);
-            }
-        }
-    }
-
-    fn hold(&mut self, chunk: StoredChunk) -> Held {
-        let ordinal = self.ordinal(chunk.run);
-        let mut bytes = 0;
-        let records: Vec<HeldRecord> = chunk
-            .records
-            .into_iter()
-            .enumerate()
-            .map(|(i, (sequence, body))| {
-                bytes += body.len() + RECORD_OVERHEAD;
-                let stage = if bit(&chunk.settled, i) { Stage::Settled } else { Stage::Waiting };
-                HeldRecord { sequence, body, stage, sent_us: 0 }
-            })
-            .collect();
-        let unsettled = records.iter().filter(|r| r.stage != Stage::Settled).count();
-        Held { row: chunk.row, run: chunk.run, ordinal, records, unsettled, bytes, stored: chunk.bytes }
-    }
-
-    fn ordinal(&mut self, run: u64) -> u32 {
-        if run == self.run {
-            return THIS_RUN;
-        }
-        match self.ordinals.iter().position(|r| *r == run) {
-            Some(i) => i as u32,
-            None => {
-                self.ordinals.push(run);
-                self.ordinals.len() as u32 - 1
-            }
-        }
-    }
-
-    /// A slice of the count after a start.
-    pub fn counted(&mut self, found: Freed) {
-        self.tally.add(found);
-        self.show_backlog();
-    }
-
     /// Fills in the gauges.
     pub fn snapshot(&mut self) -> LaneStats {
         self.stats.open = self.open.len() as u64;
@@ -720,7 +316,7 @@ impl Lane {
         self.trouble(now_us);
     }
 
-    fn when_full(&self) -> WhenFull {
+    pub(super) fn when_full(&self) -> WhenFull {
         self.config.when_full
     }
 }

@@ -278,7 +278,7 @@ impl<F: Feed> Publisher<F> {
     fn ask_feed(&mut self, session: &mut Session, now: Moment) -> Result<Option<Duration>, End> {
         while self.may_send(session) {
             match self.feed.next(now) {
-                Next::Message(message) => self.send(message, now.since_start, session)?,
+                Next::Message(message) => self.send(&message, now.since_start, session)?,
                 Next::At(at) => return Ok(Some(at)),
                 Next::Die { silent } => return Err(End::Died(silent)),
                 Next::Finished => self.finished = true,
@@ -294,14 +294,14 @@ impl<F: Feed> Publisher<F> {
         room && !self.finished && self.stop_by.is_none()
     }
 
-    fn send(&mut self, message: Message, now: Duration, session: &mut Session) -> Result<(), End> {
+    fn send(&mut self, message: &Message, now: Duration, session: &mut Session) -> Result<(), End> {
         let (qos, version) = (self.run.limits.qos, self.broker.version);
         let before = session.output.len();
         self.sent += 1;
         if qos == Qos::AtMostOnce {
-            version.publish(&message, Head { qos, pkid: 0, dup: false }, &mut session.output)?;
+            version.publish(message, Head { qos, pkid: 0, dup: false }, &mut session.output)?;
         } else if let Some(pkid) = self.window.put(message.clone(), now) {
-            version.publish(&message, Head { qos, pkid, dup: false }, &mut session.output)?;
+            version.publish(message, Head { qos, pkid, dup: false }, &mut session.output)?;
         }
         match session.packet_bytes_max {
             Some(max) if session.output.len() - before > max as usize => {

@@ -16,6 +16,9 @@ struct Flying {
     id: u64,
 }
 
+/// In flight to one partition, each with its place in the log.
+type Queue = VecDeque<(Flying, (String, Vec<u8>))>;
+
 #[derive(Debug, Default)]
 pub struct Broker {
     pub dice: Dice,
@@ -27,7 +30,7 @@ pub struct Broker {
     /// Records that Kafka never takes: ids with this remainder.
     pub poison: Option<u64>,
     pub capacity: usize,
-    queues: BTreeMap<Partition, VecDeque<(Flying, (String, Vec<u8>))>>,
+    queues: BTreeMap<Partition, Queue>,
     reports: BTreeMap<Partition, VecDeque<(Key, Outcome)>>,
     /// Partitions whose failure nobody has heard of yet: what is sent to them meanwhile fails too, as with a producer
     /// that leaves no gaps.
@@ -36,7 +39,7 @@ pub struct Broker {
 
 /// The record's number in the simulation: its payload.
 pub fn id_of(body: &Body) -> u64 {
-    u64::from_le_bytes(body.view().unwrap().payload.try_into().unwrap())
+    u64::from_le_bytes(body.view().unwrap().payload[..8].try_into().unwrap())
 }
 
 fn partition_of(body: &Body) -> (Partition, Vec<u8>) {

@@ -31,6 +31,10 @@ impl Row {
         self.records.iter().enumerate().filter(open).map(|(_, (_, body))| id_of(body))
     }
 
+    pub fn is_history(&self) -> bool {
+        self.history
+    }
+
     fn bytes(&self) -> u64 {
         self.records.iter().map(|(_, b)| b.len() as u64).sum::<u64>() + 52
     }

@@ -4,8 +4,8 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod broker;
-mod dice;
-mod file;
+pub mod dice;
+pub mod file;
 mod world;
 
 use std::collections::BTreeSet;
@@ -18,7 +18,7 @@ use world::World;
 
 const STEPS: u64 = 500;
 
-fn number(name: &str) -> Option<u64> {
+pub fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
 
@@ -44,7 +44,7 @@ fn lane_config() -> config::Lane {
 /// Runs the seeds of one variant.
 fn simulate(name: &str, config: &config::Lane) {
     let only = number("FOREBAY_SEED");
-    let seeds = only.map_or(0..number("FOREBAY_SEEDS").unwrap_or(250), |s| s..s + 1);
+    let seeds = only.map_or(0..number("FOREBAY_SEEDS").unwrap_or(40), |s| s..s + 1);
     for seed in seeds {
         let run = || live(seed, config);
         if let Err(panic) = std::panic::catch_unwind(AssertUnwindSafe(run)) {
