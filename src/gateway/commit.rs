@@ -19,6 +19,8 @@ const EXPIRY_US: u64 = 10_000_000;
 const UNTOLD_MAX: usize = 10_000;
 /// After a failed commit.
 const RETRY_US: u64 = 1_000_000;
+/// With so much room, the largest chunk's, a disk that was full counts as writable although nothing waits to prove it.
+const ROOM_AGAIN: u64 = 1 << 20;
 
 impl Hub {
     pub(super) fn commit_if_due(&mut self) {
@@ -96,6 +98,9 @@ impl Hub {
         self.mark_told(&mut commit);
         self.revive(&mut commit);
         if commit.is_empty() {
+            if insert && self.state.room_bytes >= ROOM_AGAIN {
+                self.disk_is_full(false, "");
+            }
             self.lanes.iter_mut().for_each(|l| l.committed(None, self.state.now_us));
             return;
         }

@@ -84,6 +84,8 @@ pub(super) struct State {
     pub show_at_us: u64,
     pub heartbeat_at_us: u64,
     pub disk_full: bool,
+    /// What chunks may still take, as the owner thread said last.
+    pub room_bytes: u64,
     /// While the disk is full, commits that only free space and those that try to store take turns.
     pub try_insert: bool,
     pub retry_at_us: u64,
@@ -246,6 +248,7 @@ impl Hub {
                 self.evicted(&done);
                 self.note_losses(&done.losses);
             }
+            Reply::Lost(losses) => self.note_losses(&losses),
             Reply::CommitFailed(error) => self.commit_failed(&error),
             Reply::Read { lane, read } => {
                 if let Some(lane) = self.lane_by_number(lane) {
@@ -272,7 +275,8 @@ impl Hub {
                 }
             }
             Reply::CountDone => self.state.spool.counted = true,
-            Reply::Disk { used, free, ballast } => {
+            Reply::Disk { used, free, room, ballast } => {
+                self.state.room_bytes = room;
                 let spool = &mut self.state.spool;
                 (spool.used_bytes, spool.free_disk_bytes, spool.ballast) = (used, free, ballast);
             }

@@ -28,9 +28,9 @@ impl Disk {
         statvfs(dir).map_or(u64::MAX, |s| s.f_bavail.saturating_mul(s.f_frsize))
     }
 
-    /// Whether new chunks may be written: the reserve stays for the rest of the system.
-    pub fn has_room(&self) -> bool {
-        self.free() > self.reserve_bytes
+    /// Bytes by which the file may still grow: the reserve stays for the rest of the system.
+    pub fn room(&self) -> u64 {
+        self.free().saturating_sub(self.reserve_bytes)
     }
 
     pub fn has_ballast(&self) -> bool {

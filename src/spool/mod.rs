@@ -223,6 +223,8 @@ pub enum Reply {
     /// Before the `CommitFailed` of a commit that nevertheless shows in the file: what it evicted, and its entries.
     Evicted(Committed),
     CommitFailed(StoreError),
+    /// Ledger entries that a command has made.
+    Lost(Vec<Loss>),
     Read {
         lane: u32,
         read: store::Read,
@@ -242,10 +244,12 @@ pub enum Reply {
         found: Freed,
     },
     CountDone,
-    /// Size of the file in bytes and of the space free on its disk, after each commit.
+    /// Size of the file in bytes, of the space free on its disk, and of what chunks may still take in file and disk
+    /// together: after each commit, and in idle moments.
     Disk {
         used: u64,
         free: u64,
+        room: u64,
         ballast: bool,
     },
 }

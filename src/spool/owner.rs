@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::disk::Disk;
 use super::store::{Read, Store};
-use super::{Commit, Loss, Reply, RowId, StoreError, lock, row_base, row_lane, salvage, schema};
+use super::{Commit, Loss, NewChunk, Reply, RowId, StoreError, lock, row_base, row_lane, salvage, schema};
 use crate::clock;
 
 /// One commit and one read per lane are outstanding at most; the rest is for commands.
@@ -264,7 +264,7 @@ impl Worker {
                 Ok(Request::Stop) | Err(RecvTimeoutError::Disconnected) => return,
                 Ok(Request::Commit(commit)) => self.commit(&commit),
                 Ok(Request::Read { lane, after, bytes }) => self.read(lane, after, bytes),
-                Ok(Request::Run(job)) => job(&mut self.store),
+                Ok(Request::Run(job)) => self.run(job),
                 // A tick nobody waits for any more is no harm.
                 Ok(Request::Tick(back)) => drop(back.try_send(())),
                 Err(RecvTimeoutError::Timeout) => self.idle(),
@@ -272,11 +272,20 @@ impl Worker {
         }
     }
 
+    fn run(&mut self, job: Job) {
+        job(&mut self.store);
+        let entries = self.store.take_entries_of_commands();
+        if !entries.is_empty() {
+            (self.answer)(Reply::Lost(entries));
+        }
+    }
+
     fn commit(&mut self, commit: &Commit) {
         let grows = !commit.chunks.is_empty();
-        if grows && !self.disk.has_room() {
+        if grows && !self.has_room(commit) {
             // What settles and deletes may still go through: the hub asks for it apart when it hears of the full disk.
             (self.answer)(Reply::CommitFailed(StoreError::DiskFull("less than reserve_bytes is free".into())));
+            self.report_disk();
             return;
         }
         self.count_before(commit);
@@ -301,6 +310,12 @@ impl Worker {
             }
         }
         self.report_disk();
+    }
+
+    /// What has been delivered leaves free pages in the file: with enough of them a commit needs nothing of the disk.
+    fn has_room(&self, commit: &Commit) -> bool {
+        let bytes = |chunk: &NewChunk| chunk.records.iter().map(|(_, body)| body.len() as u64).sum::<u64>();
+        self.disk.room() > 0 || self.store.free_bytes() > commit.chunks.iter().map(bytes).sum()
     }
 
     /// After an I/O error nothing is known about the open file (a failed fsync may have dropped dirty pages).
@@ -413,11 +428,13 @@ impl Worker {
         } else {
             self.store.vacuum_slice(VACUUM_PAGES);
             self.disk.restore_ballast();
+            self.report_disk();
         }
     }
 
     fn report_disk(&self) {
         let (used, free, ballast) = (self.store.used_bytes(), self.disk.free(), self.disk.has_ballast());
-        (self.answer)(Reply::Disk { used, free, ballast });
+        let room = self.disk.room().saturating_add(self.store.free_bytes());
+        (self.answer)(Reply::Disk { used, free, room, ballast });
     }
 }

@@ -96,7 +96,9 @@ impl Store {
             }
         }
         let dropped = commit.revived.len() as u64;
-        self.commit(&commit).map(|_| dropped)
+        let done = self.commit(&commit)?;
+        self.by_commands.extend(done.losses);
+        Ok(dropped)
     }
 
     /// With the service stopped: dead letters go to the tail of their lane, under a run of their own.

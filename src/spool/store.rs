@@ -31,6 +31,8 @@ pub struct Store {
     dead_bytes_max: u64,
     /// What a commit had done when its last step failed: whether it happened, the file shows when it is opened again.
     unsure: Option<Committed>,
+    /// Ledger entries that commands made beside the hub, for [`Store::take_entries_of_commands`].
+    pub(super) by_commands: Vec<Loss>,
     pub spool_id: u64,
 }
 
@@ -60,7 +62,15 @@ impl Store {
         let spool_id = conn
             .query_row("SELECT v FROM state WHERE k='spool_id'", [], |r| r.get::<_, i64>(0))
             .map_err(|e| classify(&e))? as u64;
-        Ok(Store { conn, path: path.to_owned(), max_bytes, dead_bytes_max, unsure: None, spool_id })
+        Ok(Store {
+            conn,
+            path: path.to_owned(),
+            max_bytes,
+            dead_bytes_max,
+            unsure: None,
+            by_commands: Vec::new(),
+            spool_id,
+        })
     }
 
     /// After a failed fsync nothing is known about the file: close, open, check.
@@ -419,10 +429,21 @@ impl Store {
         list().map_err(|e| classify(&e))
     }
 
+    /// Entries that commands have made since the last call: the hub counts and tells them like its own.
+    pub fn take_entries_of_commands(&mut self) -> Vec<Loss> {
+        std::mem::take(&mut self.by_commands)
+    }
+
     /// Bytes of the file that hold something.
     pub fn used_bytes(&self) -> u64 {
         let pragma = |p: &str| self.conn.query_row(&format!("PRAGMA {p}"), [], |r| r.get::<_, i64>(0)).unwrap_or(0);
         ((pragma("page_count") - pragma("freelist_count")) * pragma("page_size")).max(0) as u64
+    }
+
+    /// Bytes of the file that are free to be written again without growing it.
+    pub fn free_bytes(&self) -> u64 {
+        let pragma = |p: &str| self.conn.query_row(&format!("PRAGMA {p}"), [], |r| r.get::<_, i64>(0)).unwrap_or(0);
+        (pragma("freelist_count") * pragma("page_size")).max(0) as u64
     }
 
     /// Gives up to `pages` free pages back to the file system. Cheap; for idle moments.

@@ -8,6 +8,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
@@ -24,10 +25,45 @@ pub mod metric {
 }
 
 pub struct Gateway {
-    dir: TempDir,
     http_port: u16,
+    /// Before the directory: a failing test shows the end of its log.
     job: Option<Job>,
+    dir: TempDir,
     starts: usize,
+}
+
+/// Resident memory of the process, in KiB.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Memory {
+    pub now: u64,
+    pub peak: u64,
+}
+
+/// What a subcommand answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    pub code: Option<i32>,
+    pub out: String,
+    pub err: String,
+}
+
+#[allow(dead_code, reason = "the tests ask; the benchmark does not")]
+impl Answer {
+    /// What it printed; it must have succeeded.
+    pub fn text(self) -> String {
+        assert_eq!(self.code, Some(0), "{}{}", self.out, self.err);
+        self.out
+    }
+
+    /// One JSON value a line.
+    pub fn lines(self) -> Vec<serde_json::Value> {
+        self.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    /// One JSON document.
+    pub fn document(self) -> serde_json::Value {
+        serde_json::from_str(&self.text()).unwrap()
+    }
 }
 
 /// Writes the configuration, table by table.
@@ -107,9 +143,28 @@ impl Gateway {
         samples.map(|(_, value)| value).sum()
     }
 
-    #[allow(dead_code, reason = "the benchmark measures the process; the tests do not")]
     pub fn pid(&self) -> u32 {
         self.job().pid()
+    }
+
+    /// Resident memory now and at its peak, in KiB.
+    #[allow(dead_code, reason = "the tests watch the memory; the benchmark measures in its own way")]
+    pub fn memory_kib(&self) -> Memory {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let kib = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("Linux counts memory");
+            line.trim().trim_end_matches(" kB").parse().unwrap()
+        };
+        Memory { now: kib("VmRSS:"), peak: kib("VmHWM:") }
+    }
+
+    /// Runs a subcommand with this gateway's configuration, beside the running gateway or without it.
+    #[allow(dead_code, reason = "the tests ask; the benchmark does not")]
+    pub fn command(&self, args: &[&str]) -> Answer {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_forebay"));
+        let output = command.args(args).arg("--config").arg(self.config()).output().unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Answer { code: output.status.code(), out: text(&output.stdout), err: text(&output.stderr) }
     }
 
     /// All that it has written to stderr in this life, as far as it has come.
@@ -167,13 +222,19 @@ impl Gateway {
 impl Builder {
     /// A source that takes `plant/#` from the broker on `port`.
     pub fn mqtt(self, port: u16, login: Option<&Login>) -> Builder {
+        self.mqtt_with(port, login, "plant/#", "")
+    }
+
+    /// The same with another subscription and more lines for the source.
+    pub fn mqtt_with(self, port: u16, login: Option<&Login>, filter: &str, lines: &str) -> Builder {
         let login = login.map(|login| format!("user = {:?}\npassword = {:?}\n", login.user, login.password));
+        let more = lines;
         let lines =
             format!("name = \"plant\"\nhost = \"127.0.0.1\"\nport = {port}\nclient_id = \"forebay-under-test\"\n");
         // Short pauses: a test that restarts its broker should not wait for a polite back-off.
         let pauses = "backoff_min = \"50ms\"\nbackoff_max = \"500ms\"\n";
-        self.table("[[source.mqtt]]", &(lines + pauses + &login.unwrap_or_default()))
-            .table("[[source.mqtt.subscriptions]]", "filter = \"plant/#\"\nqos = 1\n")
+        self.table("[[source.mqtt]]", &(lines + pauses + &login.unwrap_or_default() + more))
+            .table("[[source.mqtt.subscriptions]]", &format!("filter = {filter:?}\nqos = 1\n"))
     }
 
     pub fn kafka(self, bootstrap_servers: &str) -> Builder {
@@ -193,6 +254,12 @@ impl Builder {
         let name = format!("route-{}", self.routes.matches("[[route]]").count());
         self.routes += &format!("[[route]]\nname = {name:?}\nfilter = {filter:?}\n");
         self.routes += &format!("kafka_topic = {kafka_topic:?}\nlane = {lane:?}\n\n");
+        self
+    }
+
+    /// A route in its own words, before those that are added later.
+    pub fn route_table(mut self, lines: &str) -> Builder {
+        self.routes += &format!("[[route]]\n{}\n\n", lines.trim_end());
         self
     }
 

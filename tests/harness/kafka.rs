@@ -11,7 +11,7 @@ use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -45,6 +45,8 @@ pub struct Extras {
 /// One broker. All methods take `&self`, so that a scenario and its background load can share it.
 pub struct KafkaServer {
     port: u16,
+    /// Where the cluster's one controller listens.
+    controller_port: u16,
     shared: bool,
     job: Mutex<Option<Job>>,
     dir: TempDir,
@@ -92,12 +94,29 @@ impl KafkaServer {
     }
 
     fn launch(shared: bool, seat: Option<Seat>, extras: &Extras) -> KafkaServer {
+        let node = Node { role: Role::First, controller_port: jobs::free_port() };
+        Self::launch_as(node, shared, seat, extras)
+    }
+
+    /// A second broker for this one's cluster, node 2. It depends on this one, which holds the controller.
+    pub fn join(&self) -> Arc<KafkaServer> {
+        let node = Node { role: Role::Second, controller_port: self.controller_port };
+        let second = Self::launch_as(node, false, None, &Extras::default());
+        let client: BaseConsumer = self.client().create().unwrap();
+        jobs::wait_until("both brokers are in the cluster", || {
+            let metadata = client.fetch_metadata(None, REQUEST).ok()?;
+            (metadata.brokers().len() == 2).then_some(())
+        });
+        Arc::new(second)
+    }
+
+    fn launch_as(node: Node, shared: bool, seat: Option<Seat>, extras: &Extras) -> KafkaServer {
         let dir = jobs::scratch("kafka");
         let port = jobs::free_port();
-        let properties = properties(port, jobs::free_port(), dir.path(), extras);
-        fs::write(dir.path().join("server.properties"), properties).unwrap();
-        let server = KafkaServer { port, shared, job: Mutex::new(None), dir, _seat: seat };
-        server.format(&extras.scrams);
+        fs::write(dir.path().join("server.properties"), properties(node, port, dir.path(), extras)).unwrap();
+        let controller_port = node.controller_port;
+        let server = KafkaServer { port, controller_port, shared, job: Mutex::new(None), dir, _seat: seat };
+        server.format(node.role, &extras.scrams);
         server.restart();
         server
     }
@@ -134,11 +153,27 @@ impl KafkaServer {
     }
 
     pub fn create_topic(&self, name: &str, partitions: i32, configs: &[(&str, &str)]) {
-        let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
+        self.create_replicated(name, partitions, TopicReplication::Fixed(1), configs);
+    }
+
+    /// One partition, whose only replica is on node `node`.
+    pub fn create_topic_on(&self, node: i32, name: &str) {
+        self.create_replicated(name, 1, TopicReplication::Variable(&[&[node]]), &[]);
+    }
+
+    fn create_replicated(&self, name: &str, partitions: i32, replicas: TopicReplication<'_>, configs: &[(&str, &str)]) {
+        let topic = NewTopic::new(name, partitions, replicas);
         let topic = configs.iter().fold(topic, |topic, (key, value)| topic.set(key, value));
         let made = block_on(self.admin().create_topics([&topic], &admin_options())).unwrap();
         made.into_iter().for_each(|result| drop(result.unwrap_or_else(|(name, code)| panic!("create {name}: {code}"))));
         self.wait_for_topic(name, |leaders| leaders == usize::try_from(partitions).unwrap());
+    }
+
+    /// Sets one property of a topic; the others go back to their defaults.
+    pub fn alter_topic(&self, name: &str, key: &str, value: &str) {
+        let resource = AlterConfig::new(ResourceSpecifier::Topic(name)).set(key, value);
+        let done = block_on(self.admin().alter_configs([&resource], &admin_options())).unwrap();
+        done.into_iter().for_each(|result| drop(result.unwrap_or_else(|(_, code)| panic!("alter {name}: {code}"))));
     }
 
     pub fn delete_topic(&self, name: &str) {
@@ -207,9 +242,12 @@ impl KafkaServer {
     }
 
     /// Formatting is for a new directory only: the node's identity and its voters are written once.
-    fn format(&self, scrams: &[String]) {
+    fn format(&self, role: Role, scrams: &[String]) {
         let mut command = java("kafka.tools.StorageTool");
-        command.args(["format", "--standalone", "-t", CLUSTER_ID, "-c"]).arg(self.dir.path().join("server.properties"));
+        command.args(["format", "-t", CLUSTER_ID, "-c"]).arg(self.dir.path().join("server.properties"));
+        if role == Role::First {
+            command.arg("--standalone");
+        }
         for scram in scrams {
             command.args(["--add-scram", scram]);
         }
@@ -360,16 +398,40 @@ impl Drop for Seat {
     }
 }
 
-fn properties(port: u16, controller_port: u16, dir: &Path, extras: &Extras) -> String {
-    let mut listeners = format!("PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}");
+/// What a node is in its cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Role {
+    /// Broker and controller: a cluster of its own.
+    First,
+    /// A broker beside the first.
+    Second,
+}
+
+/// A node's place in its cluster.
+#[derive(Debug, Clone, Copy)]
+struct Node {
+    role: Role,
+    /// Where the cluster's one controller listens.
+    controller_port: u16,
+}
+
+fn properties(node: Node, port: u16, dir: &Path, extras: &Extras) -> String {
+    let controller_port = node.controller_port;
+    let (roles, id, mut listeners) = match node.role {
+        Role::First => {
+            let controller = format!("CONTROLLER://127.0.0.1:{controller_port}");
+            ("broker,controller", 1, format!("PLAINTEXT://127.0.0.1:{port},{controller}"))
+        }
+        Role::Second => ("broker", 2, format!("PLAINTEXT://127.0.0.1:{port}")),
+    };
     let mut protocols = "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT".to_owned();
     for (name, protocol, port) in &extras.listeners {
         listeners += &format!(",{name}://127.0.0.1:{port}");
         protocols += &format!(",{name}:{protocol}");
     }
     let mut lines = vec![
-        "process.roles=broker,controller".to_owned(),
-        "node.id=1".to_owned(),
+        format!("process.roles={roles}"),
+        format!("node.id={id}"),
         format!("controller.quorum.bootstrap.servers=127.0.0.1:{controller_port}"),
         format!("listeners={listeners}"),
         format!("advertised.listeners={listeners}"),

@@ -13,3 +13,4 @@ pub mod tap;
 pub mod checker;
 pub mod gateway;
 pub mod rig;
+pub mod small_disk;

@@ -229,9 +229,20 @@ impl Load {
         per_second: u32,
         readings: impl Iterator<Item = Reading> + Send + 'static,
     ) -> Load {
+        Self::start_as("plant", port, login, per_second, readings)
+    }
+
+    /// The same under another client id.
+    pub fn start_as(
+        client_id: &str,
+        port: u16,
+        login: Option<&Login>,
+        per_second: u32,
+        readings: impl Iterator<Item = Reading> + Send + 'static,
+    ) -> Load {
         let progress = Arc::new(Progress::default());
         let shown = Arc::clone(&progress);
-        let mut publisher = Publisher::connect(port, "plant", login);
+        let mut publisher = Publisher::connect(port, client_id, login);
         let thread = std::thread::spawn(move || {
             let begin = Instant::now();
             for (sent, reading) in (0u32..).zip(readings).take_while(|_| !shown.stopping.load(Ordering::Relaxed)) {

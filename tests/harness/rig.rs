@@ -40,6 +40,9 @@ pub struct Builder {
     lane: String,
     spool: String,
     memory: String,
+    subscription: String,
+    source: String,
+    broker_window: Option<u16>,
     topic_configs: Vec<(&'static str, &'static str)>,
 }
 
@@ -52,6 +55,9 @@ impl Rig {
             lane: String::new(),
             spool: String::new(),
             memory: String::new(),
+            subscription: "plant/#".to_owned(),
+            source: String::new(),
+            broker_window: None,
             topic_configs: Vec::new(),
         }
     }
@@ -69,6 +75,13 @@ impl Rig {
     fn start_load(&self, per_second: u32, readings: impl Iterator<Item = Reading> + Send + 'static) -> Load {
         self.tap.wait_for("the gateway's subscription", |history| history.subacks > 0);
         Load::start(self.mosquitto.port(), self.mosquitto.login(), per_second, readings)
+    }
+
+    /// The same behind an MQTT connection of its own, beside other loads.
+    pub fn load_as(&self, client_id: &str, per_second: u32, readings: Vec<Reading>) -> Load {
+        self.tap.wait_for("the gateway's subscription", |history| history.subacks > 0);
+        let (port, login) = (self.mosquitto.port(), self.mosquitto.login());
+        Load::start_as(client_id, port, login, per_second, readings.into_iter())
     }
 
     pub fn topic(&self, name: &str) -> String {
@@ -243,6 +256,24 @@ impl Builder {
         self
     }
 
+    /// What the gateway subscribes to, instead of `plant/#`.
+    pub fn subscription(mut self, filter: &str) -> Builder {
+        filter.clone_into(&mut self.subscription);
+        self
+    }
+
+    /// Lines for the source.
+    pub fn source(mut self, lines: &str) -> Builder {
+        lines.clone_into(&mut self.source);
+        self
+    }
+
+    /// Messages that Mosquitto has on the way to the gateway at once, instead of its 20.
+    pub fn broker_window(mut self, messages: u16) -> Builder {
+        self.broker_window = Some(messages);
+        self
+    }
+
     /// A property of the topic of the readings.
     pub fn topic_config(mut self, key: &'static str, value: &'static str) -> Builder {
         self.topic_configs.push((key, value));
@@ -265,7 +296,7 @@ impl Builder {
             let bootstrap_servers = kafka.bootstrap_servers();
             (kafka, bootstrap_servers)
         });
-        let mosquitto = Mosquitto::start(&Options::default());
+        let mosquitto = Mosquitto::start(&Options { max_inflight_messages: self.broker_window, ..Options::default() });
         let tap = Tap::start(mosquitto.port());
         let topic_configs = self.topic_configs.clone();
         let gateway = self.gateway(&prefix, &bootstrap_servers, &mosquitto, &tap).build();
@@ -278,7 +309,7 @@ impl Builder {
 
     fn gateway(self, prefix: &str, bootstrap_servers: &str, mosquitto: &Mosquitto, tap: &Tap) -> GatewayBuilder {
         (self.before)(Gateway::builder(), prefix)
-            .mqtt(tap.port(), mosquitto.login())
+            .mqtt_with(tap.port(), mosquitto.login(), &self.subscription, &self.source)
             .kafka(bootstrap_servers)
             .lane(LANE, &self.lane)
             .spool(&self.spool)

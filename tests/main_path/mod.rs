@@ -1,9 +1,16 @@
 //! The path of a reading, end to end, in good and in bad times. Each test is a story; `Rig::close_books` is its judge.
 
+mod bad_input;
 mod broker_away;
+mod bursts;
+mod commands;
+mod disk_full;
+mod drains;
 mod happy;
 mod kafka_away;
 mod kills;
+mod leader;
 mod limits;
+mod own_events;
 mod security;
 mod topics;

@@ -1,0 +1,59 @@
+//! The disk under the spool is full: not the limit of the file but the file system itself says no.
+
+use std::time::Duration;
+
+use crate::harness::jobs;
+use crate::harness::readings::Reading;
+use crate::harness::rig::Rig;
+use crate::harness::small_disk::SmallDisk;
+
+const DISK_BYTES: u64 = 12 << 20;
+
+/// Twice what the disk holds.
+fn flood() -> Vec<Reading> {
+    (0..500).flat_map(|number| (0..10).map(move |device| Reading::padded(device, number, 4_000))).collect()
+}
+
+/// `lines` are for `[spool]`: with a reserve the gateway stops before the disk is full, without one SQLite hits its end.
+fn filled_and_drained(reserve: &str) {
+    let disk = SmallDisk::mount(DISK_BYTES);
+    let spool = match &disk {
+        Some(disk) => {
+            let path = disk.path().join("spool.db");
+            format!("path = {path:?}\nreserve_bytes = {reserve:?}\nballast_bytes = \"1MiB\"\n")
+        }
+        None => "max_bytes = \"8MiB\"".to_owned(),
+    };
+    let mut rig = Rig::builder().own_kafka().spool(&spool).memory("producer = \"1MiB\"").start();
+    rig.kafka.stop();
+    let published = rig.load(5_000, flood()).finish();
+    let accepted = rig.tap.wait_quiet(Duration::from_secs(4)).accepted.len();
+    assert!(accepted > 500, "the disk takes what fits: {accepted}");
+    rig.saw("refused at the limit", published.len() - accepted);
+    if disk.is_some() {
+        assert_eq!(rig.gateway.metric("forebay_spool_full"), 1.0);
+        let commits = rig.gateway.metric("forebay_spool_commit_failures_total");
+        rig.saw("commit that found no room", commits as usize);
+    }
+    rig.kafka.restart();
+    rig.wait_accepted(published.len());
+    let recovered = || (rig.gateway.metric("forebay_spool_full") == 0.0).then_some(());
+    jobs::wait_until("the spool can be written again", recovered);
+    let ballast = || (rig.gateway.metric("forebay_spool_ballast") == 1.0).then_some(());
+    jobs::wait_until("the ballast is laid down again", ballast);
+    let verdict = rig.close_books(&published);
+    assert_eq!((verdict.delivered, verdict.dead), (published.len(), 0));
+    if disk.is_none() {
+        eprintln!("not root: the limit of the file stood in for a full disk");
+    }
+}
+
+#[test]
+fn to_its_last_byte() {
+    filled_and_drained("0B");
+}
+
+#[test]
+fn to_the_reserve() {
+    filled_and_drained("3MiB");
+}
