@@ -149,6 +149,17 @@ impl Body {
         take_str(&mut rest)
     }
 
+    /// The wall clock at arrival alone, ms since 1970: what a chunk's bounds ask of every record.
+    pub fn arrived_ms(&self) -> Result<i64, Damaged> {
+        let (&flags, mut rest) = self.0.split_first().ok_or(Damaged)?;
+        take_bytes(&mut rest)?;
+        if flags & KEY != 0 {
+            take_bytes(&mut rest)?;
+        }
+        take_varint(&mut rest)?;
+        take_varint(&mut rest).map(unzigzag)
+    }
+
     /// # Errors
     /// [`Damaged`] when the bytes are not what `encode` wrote.
     pub fn view(&self) -> Result<RecordView<'_>, Damaged> {
@@ -234,4 +245,65 @@ fn zigzag(value: i64) -> u64 {
 
 fn unzigzag(value: u64) -> i64 {
     (value >> 1) as i64 ^ -((value & 1) as i64)
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+    use proptest::prelude::*;
+
+    prop_compose! {
+        fn any_old_id()(run in any::<u64>(), lane in any::<u32>(), sequence in any::<u64>(), requeues in any::<u32>())
+            -> OldId {
+            OldId { run, lane, sequence, requeues }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn view_of_encode_is_identity(
+            topic in ".{0,40}",
+            key in prop::option::of(prop::collection::vec(any::<u8>(), 0..40)),
+            headers in prop::collection::vec((".{0,10}", prop::collection::vec(any::<u8>(), 0..20)), 0..5),
+            payload in prop::collection::vec(any::<u8>(), 0..300),
+            times in any::<(i64, i64, u64, bool)>(),
+            old_id in prop::option::of(any_old_id()),
+        ) {
+            let (timestamp_ms, wall_ms, boot_ms, from_payload) = times;
+            let record = RecordView {
+                topic: &topic,
+                key: key.as_deref(),
+                headers: headers.iter().map(|(k, v)| (k.as_str(), v.as_slice())).collect(),
+                payload: &payload,
+                timestamp_ms,
+                timestamp_kind: if from_payload { TimestampKind::Payload } else { TimestampKind::Arrival },
+                arrival: Arrival { wall_ms, boot_ms },
+                old_id,
+            };
+            let body = record.encode(&mut vec![1, 2, 3]);
+            prop_assert_eq!(body.topic().unwrap(), topic.as_str());
+            prop_assert_eq!(body.arrived_ms().unwrap(), wall_ms);
+            prop_assert_eq!(body.view().unwrap(), record);
+        }
+
+        #[test]
+        fn noise_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let body = Body::from_stored(Bytes::from(bytes));
+            let _ = (body.view(), body.topic(), body.arrived_ms());
+        }
+
+        #[test]
+        fn varints_come_back_and_nothing_too_long_is_taken(value in any::<u64>()) {
+            let mut bytes = Vec::new();
+            put_varint(&mut bytes, value);
+            prop_assert_eq!(take_varint(&mut bytes.as_slice()), Ok(value));
+            prop_assert_eq!(take_varint(&mut &bytes[..bytes.len() - 1]), Err(Damaged));
+        }
+    }
+
+    #[test]
+    fn a_varint_of_more_than_64_bits_is_damage() {
+        assert_eq!(take_varint(&mut [0xff_u8; 10].as_slice()), Err(Damaged));
+    }
 }

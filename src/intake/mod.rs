@@ -56,7 +56,7 @@ pub struct AckTicket {
 }
 
 impl AckTicket {
-    /// Steps 4 or 8 are done: lets the connection send its PUBACK. Does not wake it, see [`AckQueue::wake`].
+    /// Steps 4 or 8 are done: lets the connection send its PUBACK.
     pub fn fire(self) {
         self.queue.push(self.ack);
     }
@@ -80,9 +80,13 @@ pub struct AckQueue {
 
 impl AckQueue {
     fn push(&self, ack: Ack) {
-        self.fired.lock().expect("no holder of this lock panics").push(ack);
-        // `notify_one` stores at most one permit: a burst of acks wakes the connection once.
-        self.notify.notify_one();
+        let mut fired = self.fired.lock().expect("no holder of this lock panics");
+        fired.push(ack);
+        // Who takes, takes all: only the first since then has to wake the connection.
+        if fired.len() == 1 {
+            drop(fired);
+            self.notify.notify_one();
+        }
     }
 
     /// Waits until at least one ack may be there. Cancel safe: a permit is kept for the next call.

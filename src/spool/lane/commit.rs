@@ -3,7 +3,6 @@
 use super::{Burial, Lane, Mode, THIS_RUN};
 use crate::config::{Delivery as Guarantee, WhenFull};
 use crate::intake::AckTicket;
-use crate::record::Body;
 use crate::spool::chunk::Numbered;
 use crate::spool::window::{Held, HeldRecord, Open, RECORD_OVERHEAD, Stage};
 use crate::spool::{Commit, Evict, EvictUntil, Freed, Loss, NewChunk, Reason, RowId, row_base};
@@ -365,11 +364,12 @@ impl Lane {
 }
 
 fn new_chunk(row: RowId, run: u64, records: Vec<Numbered>) -> Option<NewChunk> {
-    let times = || records.iter().filter_map(|(_, b)| timestamp(b));
-    let (ts_min, ts_max) = (times().min().unwrap_or_default(), times().max().unwrap_or_default());
+    let (mut ts_min, mut ts_max) = (i64::MAX, i64::MIN);
+    for arrived in records.iter().filter_map(|(_, body)| body.arrived_ms().ok()) {
+        ts_min = ts_min.min(arrived);
+        ts_max = ts_max.max(arrived);
+    }
+    // No record decodes: then nothing of it will be sent, and the bounds mean nothing.
+    let (ts_min, ts_max) = if ts_min > ts_max { (0, 0) } else { (ts_min, ts_max) };
     (!records.is_empty()).then_some(NewChunk { row, run, records, ts_min, ts_max })
-}
-
-fn timestamp(body: &Body) -> Option<i64> {
-    body.view().ok().map(|v| v.arrival.wall_ms)
 }
