@@ -7,7 +7,9 @@ use crate::harness::readings::Reading;
 use crate::harness::rig::Rig;
 use crate::harness::small_disk::SmallDisk;
 
-const DISK_BYTES: u64 = 12 << 20;
+const DISK_BYTES: u64 = 16 << 20;
+/// More than SQLite's WAL takes before it is written back (1,000 pages): with less a full disk leaves the WAL nowhere to go.
+const BALLAST: &str = "5MiB";
 
 /// Twice what the disk holds.
 fn flood() -> Vec<Reading> {
@@ -30,7 +32,7 @@ fn filled_and_drained(reserve: &str) {
     let spool = match &disk {
         Some(disk) => {
             let path = disk.path().join("spool.db");
-            format!("path = {path:?}\nreserve_bytes = {reserve:?}\nballast_bytes = \"1MiB\"\n")
+            format!("path = {path:?}\nreserve_bytes = {reserve:?}\nballast_bytes = {BALLAST:?}\n")
         }
         None => "max_bytes = \"8MiB\"".to_owned(),
     };
@@ -64,7 +66,7 @@ fn filled_and_drained(reserve: &str) {
 fn it_starts_on_a_full_disk_and_drains() {
     let Some(disk) = SmallDisk::mount(DISK_BYTES) else { return without_root() };
     let spool =
-        format!("path = {:?}\nreserve_bytes = \"0B\"\nballast_bytes = \"1MiB\"\n", disk.path().join("spool.db"));
+        format!("path = {:?}\nreserve_bytes = \"0B\"\nballast_bytes = {BALLAST:?}\n", disk.path().join("spool.db"));
     let mut rig = Rig::builder().own_kafka().spool(&spool).memory("producer = \"1MiB\"").start();
     rig.kafka.stop();
     let first = rig.load(5_000, early()).finish();
