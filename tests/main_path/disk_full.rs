@@ -51,8 +51,6 @@ fn filled_and_drained(reserve: &str) {
     rig.wait_accepted(published.len());
     let recovered = || (rig.gateway.metric("forebay_spool_full") == 0.0).then_some(());
     jobs::wait_until("the spool can be written again", recovered);
-    let ballast = || (rig.gateway.metric("forebay_spool_ballast") == 1.0).then_some(());
-    jobs::wait_until("the ballast is laid down again", ballast);
     let verdict = rig.close_books(&published);
     assert_eq!((verdict.delivered, verdict.dead), (published.len(), 0));
     if disk.is_none() {

@@ -1,7 +1,7 @@
 //! What Mosquitto has queued while the gateway was away is drained: all of it, in order, in bounded memory.
 //!
-//! 20,000 readings; `FOREBAY_NIGHTLY=1` makes it 200,000. rumqttd is no second broker here: its sessions live in the
-//! process that serves them and are cut at a fixed number of segments, so it cannot hold such a queue for us.
+//! 20,000 readings; `FOREBAY_NIGHTLY=1` makes it 200,000. Mosquitto only: rumqttd keeps a session's queue in memory up to
+//! a number of segments and drops the oldest without a word, so a count against it would not have to close.
 
 use std::time::Duration;
 
