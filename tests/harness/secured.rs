@@ -15,7 +15,8 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, 
 use tempfile::TempDir;
 
 use super::jobs;
-use super::kafka::{Extras, KafkaServer};
+use super::kafka::KafkaServer;
+use super::kafka_setup::Extras;
 
 /// May do anything. The password is looked for in logs, so it must not be a word.
 pub const PLANT: (&str, &str) = ("plant", "Zx81-pl4nt-s3cret");
