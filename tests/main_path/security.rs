@@ -100,7 +100,8 @@ fn scram_sha_512_inside_tls() {
     carries(through(Door::Login, authority(), login("SCRAM-SHA-512", PLANT)));
 }
 
-/// The broker closes a connection whose token has ended, so what arrives after that came with the new one.
+/// The broker closes a connection whose token has ended, so what arrives after that came with the new one. It may refuse
+/// the new token on the open connection, which costs one reconnect: that is why the log is not asked for silence.
 #[test]
 fn a_token_renewed_by_replacing_its_file() {
     const LIFETIME: Duration = Duration::from_secs(8);
@@ -116,7 +117,6 @@ fn a_token_renewed_by_replacing_its_file() {
     load.wait_for(50 * (LIFETIME.as_secs() as usize + 3));
     rig.saw("a token's lifetime with readings", rig.accepted());
     let log = rig.gateway.log();
-    assert!(!log.contains("Kafka does not answer"), "the way in was never closed:\n{log}");
     for token in [&first, &second] {
         assert!(!log.contains(token.split('.').nth(1).unwrap()), "a token is in the log");
     }
