@@ -46,6 +46,8 @@ struct Context {
     reports: Arc<dyn Reports>,
     /// What a connection failed for last: librdkafka says only afterwards that all brokers are down, and not why.
     last_failure: Mutex<String>,
+    /// Why there is no token, as it was logged.
+    token_trouble: Mutex<String>,
 }
 
 impl Context {
@@ -53,6 +55,15 @@ impl Context {
         let last_failure = self.last_failure.lock().expect("no holder of this lock panics").clone();
         let cause = if last_failure.is_empty() { reason.to_owned() } else { last_failure };
         self.reports.note(ProducerNote::Reachable { cluster: self.cluster, up: false, cause });
+    }
+
+    /// librdkafka tries again every ten seconds, and connects to no broker meanwhile: nobody else would say why.
+    fn tell_token(&self, trouble: &str) {
+        let mut told = self.token_trouble.lock().expect("no holder of this lock panics");
+        if *told != trouble && !trouble.is_empty() {
+            tracing::warn!(cluster = self.name, "failed to {trouble}; readings are kept");
+        }
+        trouble.clone_into(&mut told);
     }
 }
 
@@ -83,7 +94,9 @@ impl ClientContext for Context {
     }
 
     fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn std::error::Error>> {
-        token(self.token_file.as_deref())
+        let token = token(self.token_file.as_deref());
+        self.tell_token(&token.as_ref().err().map(ToString::to_string).unwrap_or_default());
+        token
     }
 }
 
@@ -178,11 +191,8 @@ impl Cluster {
         self.generation
     }
 
-    /// Drops the producer with all it holds and makes a new one.
-    ///
-    /// # Errors
-    /// librdkafka's words when the configuration does not make a producer (a certificate that cannot be read).
-    pub fn renew(&mut self) -> Result<(), String> {
+    /// Drops the producer with all it holds.
+    pub fn drop_producer(&mut self) {
         self.generation += 1;
         self.producer = None;
         self.slots.clear();
@@ -190,6 +200,14 @@ impl Cluster {
         self.in_flight_bytes = 0;
         self.topics.clear();
         self.ending = None;
+    }
+
+    /// Drops the producer with all it holds and makes a new one.
+    ///
+    /// # Errors
+    /// librdkafka's words when the configuration does not make a producer (a certificate that cannot be read).
+    pub fn renew(&mut self) -> Result<(), String> {
+        self.drop_producer();
         let context = Context {
             cluster: self.index,
             generation: self.generation,
@@ -197,6 +215,7 @@ impl Cluster {
             token_file: token_file(&self.config),
             reports: Arc::clone(&self.reports),
             last_failure: Mutex::default(),
+            token_trouble: Mutex::default(),
         };
         self.careful = self.careful_until_us.is_some();
         let config = producer_config(&self.config, self.bytes_max, self.careful);

@@ -90,6 +90,8 @@ pub(super) struct State {
     pub try_insert: bool,
     pub retry_at_us: u64,
     pub producer_retry_at_us: Vec<u64>,
+    /// What each cluster's producer was last dropped for, until something is delivered again.
+    pub renewed_for: Vec<String>,
     pub reachable: Vec<Option<bool>>,
     pub trouble: Vec<String>,
     pub stop_at_us: Option<u64>,
@@ -177,6 +179,7 @@ impl Hub {
         faults::point("8-reported");
         let Some(report) = cluster.resolve(raw.slot, raw.code, self.state.now_us) else { return };
         if raw.code.is_none() {
+            self.state.renewed_for[raw.cluster].clear();
             self.reachable(raw.cluster, true, "");
         }
         faults::point("9-before-settle");
@@ -206,6 +209,10 @@ impl Hub {
     }
 
     fn renew(&mut self, cluster: usize, cause: &str) {
+        if self.state.renewed_for[cluster] == cause {
+            return self.renew_later(cluster);
+        }
+        cause.clone_into(&mut self.state.renewed_for[cluster]);
         let name = self.producers.clusters[cluster].name().to_owned();
         tracing::warn!(
             cluster = name,
@@ -217,6 +224,16 @@ impl Hub {
             self.lanes[i].producer_lost(self.state.now_us);
         }
         self.tell("producer-renewed", serde_json::json!({ "cluster": name, "cause": cause }));
+    }
+
+    /// The last producer fell for the same cause without a delivery (Kafka refuses this user): another one at once would
+    /// fare no better, and the same news again is none.
+    fn renew_later(&mut self, cluster: usize) {
+        self.producers.clusters[cluster].drop_producer();
+        self.state.producer_retry_at_us[cluster] = self.state.now_us + PRODUCER_RETRY_US;
+        for i in self.lanes_of(cluster) {
+            self.lanes[i].producer_lost(self.state.now_us);
+        }
     }
 
     pub(super) fn make_producer(&mut self, cluster: usize) {

@@ -27,6 +27,7 @@ impl Hub {
         s.modes = self.lanes.iter().map(crate::spool::lane::Lane::mode).collect();
         let clusters = self.producers.clusters.len();
         s.producer_retry_at_us = vec![0; clusters];
+        s.renewed_for = vec![String::new(); clusters];
         s.reachable = vec![None; clusters];
         s.trouble = vec![String::new(); clusters];
         for i in 0..clusters {

@@ -6,6 +6,11 @@ use super::store::{Store, classify};
 use super::{Loss, Reason, StoreError};
 
 impl Store {
+    /// Entries that commands have made since the last call: the hub counts and tells them like its own.
+    pub fn take_entries_of_commands(&mut self) -> Vec<Loss> {
+        std::mem::take(&mut self.by_commands)
+    }
+
     pub(super) fn insert_loss(&self, loss: &mut Loss) -> rusqlite::Result<()> {
         let mut insert = self.connection().prepare_cached(
             "INSERT INTO loss(at,lane,run,first,last,n,exact,reason) VALUES(?1,?2,?3,?4,?5,?6,?7,?8)",

@@ -15,6 +15,8 @@ mod rawscan;
 mod runs;
 pub mod salvage;
 pub mod schema;
+mod space;
+mod start;
 pub mod store;
 #[cfg(test)]
 mod tests;

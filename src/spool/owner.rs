@@ -2,15 +2,14 @@
 //! hub's inbox in the order of the requests. Between requests it counts, vacuums and tends the ballast in slices.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::disk::Disk;
 use super::store::{Read, Store};
-use super::{Commit, Loss, NewChunk, Reply, RowId, StoreError, lock, row_base, row_lane, salvage, schema};
-use crate::clock;
+use super::{Commit, Loss, NewChunk, Reply, RowId, StoreError, lock, row_base, row_lane, schema, start};
 
 /// One commit and one read per lane are outstanding at most; the rest is for commands.
 const REQUESTS_MAX: usize = 64;
@@ -109,7 +108,7 @@ impl Owner {
         }
         let lock = lock::take(&settings.path).map_err(|e| e.to_string())?;
         let run = schema::new_id();
-        let (store, opened) = open_or_set_aside(&settings, run)?;
+        let (store, opened) = start::open_or_set_aside(&settings, run)?;
         let disk = Disk::new(&settings.path, settings.ballast_bytes, settings.reserve_bytes);
         let (requests, queue) = sync_channel(REQUESTS_MAX);
         let counts = opened.lanes.iter().map(Count::new).collect();
@@ -147,83 +146,6 @@ impl Owner {
             let _ = thread.join();
         }
     }
-}
-
-/// Damage shows when the file is opened, or in the first things that are asked of it.
-fn open_or_set_aside(settings: &Settings, run: u64) -> Result<(Store, Opened), String> {
-    let begun = if is_cut_to_nothing(&settings.path) {
-        Err(StoreError::Corrupt("the file is empty and its WAL is not".into()))
-    } else {
-        open(settings).and_then(|mut store| begin_run(&mut store, settings, run, None).map(|opened| (store, opened)))
-    };
-    let cause = match begun {
-        Ok(begun) => return Ok(begun),
-        Err(StoreError::Corrupt(cause)) => cause,
-        // The system lets us write and SQLite does not: a damaged header says so.
-        Err(StoreError::Open(cause)) if is_misread(&settings.path, &cause) => cause,
-        Err(e) => return Err(e.to_string()),
-    };
-    let (mut store, aside, _) = replace(settings, cause, &HashMap::new())?;
-    let opened = begin_run(&mut store, settings, run, Some(aside)).map_err(|e| e.to_string())?;
-    Ok((store, opened))
-}
-
-fn open(settings: &Settings) -> Result<Store, StoreError> {
-    Store::open(&settings.path, settings.max_bytes, settings.dead_bytes_max)
-}
-
-/// SQLite takes an empty file for a new one and deletes the WAL beside it.
-fn is_cut_to_nothing(path: &Path) -> bool {
-    let len = |p: &Path| std::fs::metadata(p).map(|m| m.len()).ok();
-    len(path) == Some(0) && len(Path::new(&format!("{}-wal", path.display()))).is_some_and(|l| l > 0)
-}
-
-fn is_misread(path: &Path, cause: &str) -> bool {
-    !cause.contains("schema version") && std::fs::OpenOptions::new().read(true).write(true).open(path).is_ok()
-}
-
-/// Sets the damaged file aside and begins a new one with all that can still be read.
-fn replace(
-    settings: &Settings,
-    cause: String,
-    last_rows: &HashMap<u32, RowId>,
-) -> Result<(Store, SetAside, Vec<Loss>), String> {
-    let path = salvage::set_aside(&settings.path).map_err(|e| format!("set the spool aside: {e}"))?;
-    tracing::error!(file = %path.display(), cause, "the spool is damaged; it is set aside and salvaged");
-    let mut store = open(settings).map_err(|e| e.to_string())?;
-    let saved = salvage::salvage(&path, &mut store, last_rows);
-    let (chunks, records, missing_at_most) = (saved.chunks, saved.records, saved.missing_at_most);
-    Ok((store, SetAside { path, cause, chunks, records, missing_at_most }, saved.losses))
-}
-
-fn begin_run(
-    store: &mut Store,
-    settings: &Settings,
-    run: u64,
-    set_aside: Option<SetAside>,
-) -> Result<Opened, StoreError> {
-    store.add_run(run, clock::wall_ms(), &clock::boot_id(), &settings.gateway)?;
-    let mut lanes = Vec::new();
-    for name in &settings.lanes {
-        let number = store.lane_number(name)?;
-        lanes.push(OpenedLane { number, name: name.clone(), last_row: store.last_row(number)? });
-    }
-    for (number, name) in store.lanes()? {
-        let last_row = store.last_row(number)?;
-        // A lane removed from the config drains until empty; an empty one needs nothing.
-        if !settings.lanes.contains(&name) && last_row > row_base(number) {
-            lanes.push(OpenedLane { number, name, last_row });
-        }
-    }
-    Ok(Opened {
-        spool_id: store.spool_id,
-        run,
-        lanes,
-        untold: store.untold_losses(1000)?,
-        lost: store.loss_totals()?,
-        runs: store.runs()?,
-        set_aside,
-    })
 }
 
 struct Worker {
@@ -340,7 +262,7 @@ impl Worker {
         }
         self.replaced_at = Some(Instant::now());
         let replaced = self.store.let_go().map_err(|e| e.to_string());
-        match replaced.and_then(|()| replace(&self.settings, cause.to_owned(), &self.last_rows)) {
+        match replaced.and_then(|()| start::replace(&self.settings, cause.to_owned(), &self.last_rows)) {
             Ok((store, aside, losses)) => {
                 self.store = store;
                 self.counts.clear();

@@ -429,28 +429,6 @@ impl Store {
         list().map_err(|e| classify(&e))
     }
 
-    /// Entries that commands have made since the last call: the hub counts and tells them like its own.
-    pub fn take_entries_of_commands(&mut self) -> Vec<Loss> {
-        std::mem::take(&mut self.by_commands)
-    }
-
-    /// Bytes of the file that hold something.
-    pub fn used_bytes(&self) -> u64 {
-        let pragma = |p: &str| self.conn.query_row(&format!("PRAGMA {p}"), [], |r| r.get::<_, i64>(0)).unwrap_or(0);
-        ((pragma("page_count") - pragma("freelist_count")) * pragma("page_size")).max(0) as u64
-    }
-
-    /// Bytes of the file that are free to be written again without growing it.
-    pub fn free_bytes(&self) -> u64 {
-        let pragma = |p: &str| self.conn.query_row(&format!("PRAGMA {p}"), [], |r| r.get::<_, i64>(0)).unwrap_or(0);
-        (pragma("freelist_count") * pragma("page_size")).max(0) as u64
-    }
-
-    /// Gives up to `pages` free pages back to the file system. Cheap; for idle moments.
-    pub fn vacuum_slice(&self, pages: u32) {
-        let _ = self.conn.execute_batch(&format!("PRAGMA incremental_vacuum({pages})"));
-    }
-
     /// For the modules beside this one that have statements of their own.
     pub(super) fn connection(&self) -> &Connection {
         &self.conn

@@ -5,6 +5,7 @@ pub mod readings;
 pub mod wire;
 
 pub mod kafka;
+pub mod kafka_setup;
 pub mod mosquitto;
 pub mod mqtt;
 pub mod secured;

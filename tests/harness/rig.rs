@@ -171,6 +171,9 @@ impl Rig {
         let accepted = self.tap.history().accepted;
         let mut waiting: HashSet<String> = accepted.iter().filter_map(|message| id_of(&message.payload)).collect();
         waiting.retain(|id| !kept.contains(id));
+        if waiting.is_empty() {
+            return;
+        }
         let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
         self.kafka.consume_until(&topics, |record| {
             if let Some(id) = id_of(&record.payload) {

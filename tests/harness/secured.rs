@@ -15,12 +15,16 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, 
 use tempfile::TempDir;
 
 use super::jobs;
-use super::kafka::{Extras, KafkaServer};
+use super::kafka::KafkaServer;
+use super::kafka_setup::Extras;
 
 /// May do anything. The password is looked for in logs, so it must not be a word.
 pub const PLANT: (&str, &str) = ("plant", "Zx81-pl4nt-s3cret");
 /// May do what [`Secured::allow`] says.
 pub const LIMITED: (&str, &str) = ("limited", "Qy77-l1mited-s3cret");
+
+/// The same, for a test that starts without any right.
+pub const NEWCOMER: (&str, &str) = ("newcomer", "Kb52-n3wcomer-s3cret");
 
 /// How long the broker keeps a connection at most before it wants to see a token again.
 const REAUTHENTICATE: Duration = Duration::from_secs(60);
@@ -82,17 +86,18 @@ impl Secured {
         self.dir.path().join(name)
     }
 
-    /// Gives [`LIMITED`] the right to write to `topics`.
-    pub fn allow(&self, topics: &[String]) {
-        self.kafka.change_rights("--add", LIMITED.0, topics);
+    /// Gives the user the right to write to `topics`.
+    pub fn allow(&self, (user, _): (&str, &str), topics: &[String]) {
+        self.kafka.change_rights("--add", user, topics);
     }
 
-    pub fn forbid(&self, topics: &[String]) {
-        self.kafka.change_rights("--remove", LIMITED.0, topics);
+    pub fn forbid(&self, (user, _): (&str, &str), topics: &[String]) {
+        self.kafka.change_rights("--remove", user, topics);
     }
 }
 
 /// An unsigned token (RFC 7519 section 6), which Kafka's development validator takes.
+#[expect(clippy::disallowed_methods, reason = "a token is made for a time by the wall clock")]
 pub fn token(lifetime: Duration) -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("the clock is set").as_secs();
     let claims = serde_json::json!({ "sub": PLANT.0, "iat": now, "exp": now + lifetime.as_secs() });
@@ -132,7 +137,7 @@ fn issue(authority: &CertifiedIssuer<'static, KeyPair>, name: &str) -> (String, 
 fn lines(dir: &Path) -> Vec<String> {
     let security = "org.apache.kafka.common.security";
     let users: String =
-        [PLANT, LIMITED].iter().map(|(name, password)| format!(" user_{name}=\"{password}\"")).collect();
+        [PLANT, LIMITED, NEWCOMER].iter().map(|(name, password)| format!(" user_{name}=\"{password}\"")).collect();
     let mut lines = vec![
         "ssl.keystore.type=PEM".to_owned(),
         format!("ssl.keystore.location={}", dir.join("broker.pem").display()),

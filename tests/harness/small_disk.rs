@@ -1,5 +1,7 @@
 //! A disk that can be full: a small file system in memory, mounted for one test.
 
+use std::fs::File;
+use std::io::Write;
 use std::path::Path;
 use std::process::Command;
 
@@ -27,6 +29,13 @@ impl SmallDisk {
             return None;
         }
         Some(disk)
+    }
+
+    /// Another program takes what is left.
+    pub fn fill(&self) {
+        let mut filler = File::create(self.path().join("filler")).unwrap();
+        let block = [1; 4096];
+        while filler.write_all(&block).is_ok() {}
     }
 
     pub fn path(&self) -> &Path {

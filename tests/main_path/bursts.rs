@@ -10,7 +10,7 @@ use crate::harness::gateway::Memory;
 use crate::harness::readings::{Reading, plant};
 use crate::harness::rig::Rig;
 
-const BUDGET_KIB: u64 = 32 * 1024;
+pub const BUDGET_KIB: u64 = 32 * 1024;
 const BASE: u32 = 500;
 const BURST: u32 = 5_000;
 

@@ -142,10 +142,13 @@ pub fn token_file(kafka: &Kafka) -> Option<PathBuf> {
 /// Reads the token anew: whatever renews it replaces the file.
 ///
 /// # Errors
-/// In words, without the token.
+/// In words, without the token: it cannot be read, is none, or has expired.
 pub fn token(file: Option<&Path>) -> Result<OAuthToken, Box<dyn std::error::Error>> {
-    let path = file.ok_or("no token_file is configured")?;
+    let path = file.ok_or("find a token: no token_file is configured")?;
     let text = std::fs::read_to_string(path).map_err(|e| format!("read {}: {e}", path.display()))?;
     let token = oauth::token(text.trim())?;
+    if token.expires_ms <= crate::clock::wall_ms() {
+        return Err(format!("use the token of {}: it has expired", path.display()).into());
+    }
     Ok(OAuthToken { token: token.token, principal_name: token.principal, lifetime_ms: token.expires_ms })
 }
