@@ -33,6 +33,7 @@ pub fn run(path: &Path, args: &RunArgs) -> u8 {
             return exit::CONFIG;
         }
     };
+    die_of_any_panic();
     match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime.block_on(serve(loaded)),
         Err(error) => {
@@ -103,11 +104,31 @@ async fn serve(loaded: Loaded) -> u8 {
     }
 }
 
+/// A thread that is gone while the others go on would be a gateway that only looks alive: the process ends, systemd
+/// starts it again, and nothing acknowledged is lost by that.
+fn die_of_any_panic() {
+    let say = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        say(info);
+        std::process::abort();
+    }));
+}
+
 async fn wait_for_signal(stop: watch::Sender<bool>) {
-    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+    let hangup = signal(SignalKind::hangup());
+    let (Ok(mut term), Ok(mut int), Ok(mut hangup)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), hangup)
+    else {
         return;
     };
-    tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
+    loop {
+        tokio::select! {
+            _ = term.recv() => break,
+            _ = int.recv() => break,
+            // Unhandled it would end the process without a drain.
+            _ = hangup.recv() => tracing::warn!("there is no reload; restart the service to use a new configuration"),
+        }
+    }
     let _ = sd_notify::notify(&[NotifyState::Stopping]);
     let _ = stop.send(true);
 }

@@ -27,6 +27,8 @@ use crate::spool::window::Key;
 
 /// A topic without a delivery for this long, while others have some, has lost its leader.
 const STUCK_US: u64 = 30_000_000;
+/// "While others have": one of them within this time.
+const OTHERS_US: u64 = 5_000_000;
 /// How long an ending producer may take to report what it held.
 const LAST_REPORTS_US: u64 = 500_000;
 /// How long a producer sends each record alone after a batch was too large.
@@ -135,6 +137,8 @@ struct TopicState {
     in_flight: usize,
     /// When it last delivered, or began to have something in flight.
     moved_us: u64,
+    /// When it last delivered.
+    delivered_us: Option<u64>,
 }
 
 /// A cluster's producer as the hub uses it.
@@ -245,9 +249,11 @@ impl Cluster {
 
     /// A topic that has not moved for long while another has: its partition has no leader.
     pub fn stuck_topic(&self, now_us: u64) -> Option<Arc<str>> {
-        let moved_lately = self.topics.values().any(|t| now_us.saturating_sub(t.moved_us) < STUCK_US);
+        // A cluster that is silent as a whole has no stuck topic: somebody else must have got through just now.
+        let lately = |at: u64| now_us.saturating_sub(at) < OTHERS_US;
+        let others_move = self.topics.values().any(|t| t.delivered_us.is_some_and(lately));
         let stuck = |t: &TopicState| t.in_flight > 0 && now_us.saturating_sub(t.moved_us) >= STUCK_US;
-        self.topics.iter().find(|(_, t)| moved_lately && stuck(t)).map(|(name, _)| Arc::clone(name))
+        self.topics.iter().find(|(_, t)| others_move && stuck(t)).map(|(name, _)| Arc::clone(name))
     }
 
     /// Step 7.
@@ -368,6 +374,7 @@ impl Cluster {
             topic.in_flight -= 1;
             if let Some(now) = moved_us {
                 topic.moved_us = now;
+                topic.delivered_us = Some(now);
             }
         }
         Some(taken)

@@ -94,7 +94,10 @@ pub async fn serve(listener: UnixListener, control: Arc<Control>) {
     let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
-        let Ok((stream, _)) = listener.accept().await else { continue };
+        let Ok((stream, _)) = listener.accept().await else {
+            tokio::time::sleep(super::http::ACCEPT_PAUSE).await;
+            continue;
+        };
         let control = Arc::clone(&control);
         tokio::spawn(async move {
             if let Err(error) = converse(stream, &control).await {

@@ -19,6 +19,8 @@ use crate::clock;
 
 /// Scrapers and health checks at once.
 const CONNECTIONS_MAX: usize = 16;
+/// After a connection that could not be taken.
+pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 /// A snapshot older than this means that the hub does not turn any more.
 const STALE_MS: i64 = 5_000;
@@ -34,7 +36,11 @@ pub async fn serve(listener: TcpListener, metrics: Arc<Metrics>) {
     let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
-        let Ok((stream, _)) = listener.accept().await else { continue };
+        let Ok((stream, _)) = listener.accept().await else {
+            // No descriptor is free: asking again at once would only keep the sources from their work.
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+            continue;
+        };
         let metrics = Arc::clone(&metrics);
         tokio::spawn(async move {
             let service = service_fn(move |request| answer(request, Arc::clone(&metrics)));

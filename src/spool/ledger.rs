@@ -5,6 +5,10 @@ use rusqlite::params;
 use super::store::{Store, classify};
 use super::{Loss, Reason, StoreError};
 
+/// Entries that stay; older ones are told and counted.
+const ENTRIES_KEPT: i64 = 10_000;
+const TRIM_EVERY: i64 = 500;
+
 impl Store {
     /// Entries that commands have made since the last call: the hub counts and tells them like its own.
     pub fn take_entries_of_commands(&mut self) -> Vec<Loss> {
@@ -27,6 +31,16 @@ impl Store {
         ])?;
         loss.id = self.connection().last_insert_rowid();
         Ok(())
+    }
+
+    /// The table has a bound: told entries beyond it become part of the totals.
+    pub(super) fn trim_ledger(&self, added: &[Loss]) -> rusqlite::Result<()> {
+        // Rarely, and then many at once.
+        let Some(due) = added.iter().find(|l| l.id % TRIM_EVERY == 0) else { return Ok(()) };
+        let (c, last) = (self.connection(), due.id - ENTRIES_KEPT);
+        let sums = "SELECT 'lost:'||reason, sum(n) FROM loss WHERE told=1 AND id<=?1 GROUP BY reason";
+        c.execute(&format!("INSERT INTO state(k,v) {sums} ON CONFLICT(k) DO UPDATE SET v=v+excluded.v"), [last])?;
+        c.execute("DELETE FROM loss WHERE told=1 AND id<=?1", [last]).map(|_| ())
     }
 
     /// Ledger entries that have not become an event yet, oldest first.
@@ -73,8 +87,11 @@ impl Store {
     /// [`StoreError`]
     pub fn loss_totals(&self) -> Result<Vec<(String, u64)>, StoreError> {
         let list = || -> rusqlite::Result<Vec<(String, u64)>> {
-            let mut rows =
-                self.connection().prepare("SELECT reason,sum(n) FROM loss GROUP BY reason ORDER BY reason")?;
+            let mut rows = self.connection().prepare(
+                "SELECT reason,sum(n) FROM
+                 (SELECT reason,n FROM loss UNION ALL SELECT substr(k,6),v FROM state WHERE k LIKE 'lost:%')
+                 GROUP BY reason ORDER BY reason",
+            )?;
             rows.query_map([], |r| Ok((r.get(0)?, r.get::<_, i64>(1)? as u64)))?.collect()
         };
         list().map_err(|e| classify(&e))

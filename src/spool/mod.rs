@@ -9,6 +9,7 @@ pub mod disk;
 pub mod lane;
 mod ledger;
 pub mod lock;
+mod numbers;
 pub mod owner;
 pub mod queries;
 mod rawscan;

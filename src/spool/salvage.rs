@@ -32,20 +32,76 @@ pub struct Saved {
     pub losses: Vec<Loss>,
 }
 
-/// Renames the file and its WAL to `<spool>.damaged-<ms>`; the shared-memory file is worthless and goes.
+/// Renames the file and its WAL to `<spool>.damaged-<ms>`; the shared-memory file is worthless and goes. Until
+/// [`finish`] a note beside the spool says so: a start that finds it begins the salvage again, for what lies in the
+/// spool's place is then only a part.
 ///
 /// # Errors
-/// When the file itself cannot be renamed.
+/// When the note cannot be written or the file not renamed.
 pub fn set_aside(path: &Path) -> std::io::Result<PathBuf> {
     let aside = with_suffix(path, &format!("damaged-{}", clock::wall_ms()));
-    std::fs::rename(path, &aside)?;
-    let suffixed = |p: &Path, s: &str| PathBuf::from(format!("{}{s}", p.display()));
+    let mut note = std::fs::File::create(note(path))?;
+    std::io::Write::write_all(&mut note, aside.as_os_str().as_encoded_bytes())?;
+    note.sync_all()?;
+    move_aside(path, &aside)?;
+    Ok(aside)
+}
+
+fn move_aside(path: &Path, aside: &Path) -> std::io::Result<()> {
+    if path.exists() {
+        std::fs::rename(path, aside)?;
+    }
     let wal = suffixed(path, "-wal");
     if wal.exists() {
-        std::fs::rename(wal, suffixed(&aside, "-wal"))?;
+        std::fs::rename(wal, suffixed(aside, "-wal"))?;
     }
     let _ = std::fs::remove_file(suffixed(path, "-shm"));
-    Ok(aside)
+    if let Some(dir) = path.parent() {
+        std::fs::File::open(dir)?.sync_all()?;
+    }
+    Ok(())
+}
+
+/// The file that the note beside the spool names.
+pub fn noted(path: &Path) -> Option<PathBuf> {
+    std::fs::read_to_string(note(path)).ok().map(PathBuf::from)
+}
+
+/// The file of a salvage that was cut off, ready to be read again; `None` when there was none. `is_whole` says whether
+/// the spool in its place has all of the file it is given: the note may outlive its removal when the power fails, and
+/// what has been accepted since must not be thrown away for it.
+///
+/// # Errors
+/// When the half-filled new spool cannot be removed.
+pub fn unfinished(path: &Path, is_whole: impl Fn(&Path) -> bool) -> std::io::Result<Option<PathBuf>> {
+    let Some(aside) = noted(path) else { return Ok(None) };
+    // Not there: cut off before the rename, and the damaged file in its place will be found damaged again.
+    if !aside.exists() || (path.exists() && is_whole(&aside)) {
+        finish(path);
+        return Ok(None);
+    }
+    if path.exists() {
+        for part in ["", "-wal", "-shm"] {
+            let _ = std::fs::remove_file(suffixed(path, part));
+        }
+    } else {
+        // Cut off between the two renames.
+        move_aside(path, &aside)?;
+    }
+    Ok(Some(aside))
+}
+
+/// All that could be read lies in the new spool.
+pub fn finish(path: &Path) {
+    let _ = std::fs::remove_file(note(path));
+}
+
+fn note(path: &Path) -> PathBuf {
+    with_suffix(path, "salvaging")
+}
+
+fn suffixed(path: &Path, suffix: &str) -> PathBuf {
+    PathBuf::from(format!("{}{suffix}", path.display()))
 }
 
 /// Copies all that can be read into `store`. Never fails: what cannot be read is what the ledger says. `last_rows`: the
@@ -237,6 +293,18 @@ fn loss(lane: u32, run: u64, (first, last): (u64, u64), n: u64) -> Loss {
 }
 
 impl Store {
+    /// All that could be read of this file has come over.
+    pub(super) fn note_salvaged(&self, aside: &Path) -> Result<(), StoreError> {
+        self.connection()
+            .execute("INSERT OR REPLACE INTO state(k,v) VALUES('salvaged',?1)", [aside.to_string_lossy()])
+            .map(|_| ())
+            .map_err(|e| classify(&e))
+    }
+
+    pub(super) fn salvaged_from(&self) -> Option<PathBuf> {
+        let row = self.connection().query_row("SELECT v FROM state WHERE k='salvaged'", [], |r| r.get::<_, String>(0));
+        row.ok().map(PathBuf::from)
+    }
     /// Writes salvaged chunks with what was settled of them, all or nothing.
     fn restore(&mut self, batch: &[Found]) -> Result<(), StoreError> {
         let write = || -> rusqlite::Result<()> {

@@ -2,7 +2,7 @@
 //! the owner thread lives on with what comes out of it.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::disk::Disk;
 use super::owner::{Opened, OpenedLane, SetAside, Settings};
@@ -15,7 +15,15 @@ const START_BYTES: u64 = 256 << 10;
 
 /// Damage shows when the file is opened, or in the first things that are asked of it.
 pub(super) fn open_or_set_aside(settings: &Settings, run: u64) -> Result<(Store, Opened), String> {
-    let begun = if is_cut_to_nothing(&settings.path) {
+    let unfinished = salvage::unfinished(&settings.path, |aside| {
+        open(settings).is_ok_and(|store| store.salvaged_from().as_deref() == Some(aside))
+    })
+    .map_err(|e| format!("take a salvage up again: {e}"))?;
+    let begun = if let Some(aside) = unfinished {
+        let cause = "its salvage was cut off".to_owned();
+        let (mut store, aside, _) = refill(settings, aside, cause, &HashMap::new())?;
+        begin_run(&mut store, settings, run, Some(aside)).map(|opened| (store, opened))
+    } else if is_cut_to_nothing(&settings.path) {
         Err(StoreError::Corrupt("the file is empty and its WAL is not".into()))
     } else {
         begin_with_ballast(settings, run)
@@ -74,8 +82,20 @@ pub(super) fn replace(
 ) -> Result<(Store, SetAside, Vec<Loss>), String> {
     let path = salvage::set_aside(&settings.path).map_err(|e| format!("set the spool aside: {e}"))?;
     tracing::error!(file = %path.display(), cause, "the spool is damaged; it is set aside and salvaged");
+    refill(settings, path, cause, last_rows)
+}
+
+fn refill(
+    settings: &Settings,
+    path: PathBuf,
+    cause: String,
+    last_rows: &HashMap<u32, RowId>,
+) -> Result<(Store, SetAside, Vec<Loss>), String> {
     let mut store = open(settings).map_err(|e| e.to_string())?;
     let saved = salvage::salvage(&path, &mut store, last_rows);
+    // Only a spool that says so itself is whole; until then the next start begins the salvage again.
+    store.note_salvaged(&path).map_err(|e| e.to_string())?;
+    salvage::finish(&settings.path);
     let (chunks, records, missing_at_most) = (saved.chunks, saved.records, saved.missing_at_most);
     Ok((store, SetAside { path, cause, chunks, records, missing_at_most }, saved.losses))
 }

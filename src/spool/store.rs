@@ -133,6 +133,7 @@ impl Store {
             loss.at = commit.at;
             self.insert_loss(loss)?;
         }
+        self.trim_ledger(&losses)?;
         crate::faults::point("4-before-commit");
         done.losses = losses;
         if let Err(e) = self.conn.execute_batch("COMMIT") {
@@ -260,11 +261,11 @@ impl Store {
         let mut gone = Vec::new();
         while let Some(r) = rows.next()? {
             let ts_max: i64 = r.get(6)?;
-            if enough(evict.until, *freed) || matches!(evict.until, EvictUntil::OlderThan(t) if ts_max >= t) {
+            if enough(evict.until, *freed) || matches!(evict.until, EvictUntil::OlderThan(t) if !is_older(ts_max, t)) {
                 break;
             }
             gone.push(r.get::<_, i64>(0)?);
-            let bytes = r.get::<_, i64>(5)? as u64;
+            let bytes = stored_bytes(r.get(5)?);
             if history {
                 freed.history_bytes += bytes;
                 continue;
@@ -342,7 +343,7 @@ impl Store {
                     let span = (r.get::<_, i64>(1)? as u64, r.get::<_, i64>(2)? as u64);
                     let run = r.get::<_, i64>(0)? as u64;
                     add_loss(&mut commit.losses, row_lane(*row), run, span, left, Reason::Corrupt);
-                    let bytes = r.get::<_, i64>(5)? as u64;
+                    let bytes = stored_bytes(r.get(5)?);
                     read.discarded.push((*row, Freed { chunks: 1, records: left, bytes, history_bytes: 0 }));
                     Ok(())
                 })
@@ -371,7 +372,7 @@ impl Store {
             let (row, found) = seen.get_or_insert_default();
             *row = r.get(0)?;
             let settled: Option<Vec<u8>> = r.get(3)?;
-            let bytes = r.get::<_, i64>(2)? as u64;
+            let bytes = stored_bytes(r.get(2)?);
             if settled.as_ref().is_some_and(Vec::is_empty) {
                 found.history_bytes += bytes;
             } else {
@@ -399,36 +400,6 @@ impl Store {
             .map_err(|e| classify(&e))
     }
 
-    /// The permanent number of a lane's name; made at first sight.
-    ///
-    /// # Errors
-    /// [`StoreError`]
-    pub fn lane_number(&self, name: &str) -> Result<u32, StoreError> {
-        let known = |c: &Connection| {
-            c.query_row("SELECT lane FROM lane WHERE name=?1", [name], |r| r.get::<_, u32>(0)).optional()
-        };
-        let made = |c: &Connection| -> rusqlite::Result<u32> {
-            if let Some(n) = known(c)? {
-                return Ok(n);
-            }
-            c.execute("INSERT INTO lane(lane,name) SELECT coalesce(max(lane),0)+1, ?1 FROM lane", [name])?;
-            Ok(known(c)?.unwrap_or_default())
-        };
-        made(&self.conn).map_err(|e| classify(&e))
-    }
-
-    /// Every lane the file knows, also those that the config has dropped.
-    ///
-    /// # Errors
-    /// [`StoreError`]
-    pub fn lanes(&self) -> Result<Vec<(u32, String)>, StoreError> {
-        let list = || -> rusqlite::Result<Vec<(u32, String)>> {
-            let mut rows = self.conn.prepare("SELECT lane,name FROM lane ORDER BY lane")?;
-            rows.query_map([], |r| Ok((r.get(0)?, r.get(1)?)))?.collect()
-        };
-        list().map_err(|e| classify(&e))
-    }
-
     /// For the modules beside this one that have statements of their own.
     pub(super) fn connection(&self) -> &Connection {
         &self.conn
@@ -441,6 +412,16 @@ fn enough(until: EvictUntil, freed: Freed) -> bool {
         EvictUntil::Records(records) => freed.records >= records,
         EvictUntil::OlderThan(_) => false,
     }
+}
+
+/// Whether a chunk is older than `limit` (ms since 1970). One from before the clock was set has no age to speak of.
+fn is_older(ts_max: i64, limit: i64) -> bool {
+    crate::clock::plausible(ts_max) && ts_max < limit
+}
+
+/// A damaged length must not become a huge one.
+fn stored_bytes(column: i64) -> u64 {
+    u64::try_from(column).unwrap_or(0).min(chunk::RAW_BYTES_MAX as u64)
 }
 
 /// Records of a row that are not settled. Neither column has a checksum: a damaged one must not become a panic.

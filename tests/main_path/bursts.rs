@@ -76,7 +76,7 @@ fn fifty_clients_with_the_largest_packets_and_nowhere_to_put_them() {
     let loads: Vec<_> =
         (0..CLIENTS).map(|client| rig.load_as(&format!("device-{client}"), 1_000, readings(client))).collect();
     let mut published = warm;
-    published.extend(loads.into_iter().flat_map(|load| load.finish()));
+    published.extend(loads.into_iter().flat_map(crate::harness::mqtt::Load::finish));
     let accepted = rig.tap.wait_quiet(Duration::from_secs(4)).accepted.len();
     rig.saw("refused at the limit", published.len() - accepted);
     assert!(accepted > 30, "the spool takes what fits: {accepted}");

@@ -63,6 +63,10 @@ impl Lane {
 
     /// When the oldest open record becomes late. What had to wait for the disk counts from the change to direct on.
     pub(super) fn late_from_us(&self) -> Option<u64> {
+        // Who never spools is never late.
+        if self.config.delivery == Guarantee::AtMostOnce {
+            return None;
+        }
         let since = self.open.front()?.accepted_us.max(self.direct_since_us);
         Some(since + self.times.grace_us() + 1)
     }

@@ -14,7 +14,7 @@ const CHUNKS: u64 = 40;
 
 /// Two lanes of chunks on overflow pages, some of them in the WAL only. The store is leaked into a copy: what lies in
 /// `dir` is what a kill leaves behind.
-fn killed(dir: &Path) {
+pub(super) fn killed(dir: &Path) {
     let live = tempfile::tempdir().unwrap();
     let mut store = open(live.path());
     for name in ["one", "two"] {
@@ -44,13 +44,13 @@ fn settings(dir: &Path) -> Settings {
 }
 
 /// The hub's side of the owner thread.
-struct Hub {
-    owner: Owner,
+pub(super) struct Hub {
+    pub(super) owner: Owner,
     replies: Receiver<Reply>,
 }
 
 impl Hub {
-    fn start(dir: &Path) -> (Hub, crate::spool::owner::Opened) {
+    pub(super) fn start(dir: &Path) -> (Hub, crate::spool::owner::Opened) {
         let (answers, replies) = sync_channel(100_000);
         let answer = Box::new(move |reply| drop(answers.send(reply)));
         let (owner, opened) = Owner::start(settings(dir), answer).expect("it always starts");
@@ -68,7 +68,7 @@ impl Hub {
     }
 
     /// Reads a lane to its end; a read that fails is asked again, as the lane does.
-    fn read(&self, lane: u32) -> Vec<StoredChunk> {
+    pub(super) fn read(&self, lane: u32) -> Vec<StoredChunk> {
         let mut found: Vec<StoredChunk> = Vec::new();
         let mut failures = 0;
         loop {

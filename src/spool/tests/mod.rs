@@ -4,6 +4,7 @@
 
 mod damage;
 mod full;
+mod resume;
 mod store;
 mod wal;
 
@@ -15,6 +16,8 @@ use super::{Commit, NewChunk, RowId, StoredChunk, row_base};
 use crate::record::{Arrival, Body, RecordView, TimestampKind};
 use crate::spool::lane::tests::dice::Dice;
 
+/// ms since 1970 of the first record.
+const SET: i64 = 1_790_000_000_000;
 const LANE: u32 = 1;
 const RUN: u64 = 77;
 const MAX_BYTES: u64 = 1 << 30;
@@ -41,7 +44,8 @@ fn body(id: u64, size: usize) -> Body {
 /// Chunk `i` of a lane: records `10 * i ..`, `n` of them.
 fn chunk(lane: u32, i: u64, n: u64, size: usize) -> NewChunk {
     let records: Vec<_> = (10 * i..10 * i + n).map(|id| (id, body(id, size))).collect();
-    let (ts_min, ts_max) = (10 * i as i64, (10 * i + n - 1) as i64);
+    // Behind the first plausible clock: what is older has no age.
+    let (ts_min, ts_max) = (SET + 10 * i as i64, SET + (10 * i + n - 1) as i64);
     NewChunk { row: row_base(lane) + 1 + i as RowId, run: RUN, records, ts_min, ts_max }
 }
 

@@ -47,7 +47,7 @@ impl Twins {
     fn evict(&mut self) -> Evict {
         let until = match self.dice.below(2) {
             0 => EvictUntil::Records(1 + self.dice.below(30)),
-            _ => EvictUntil::OlderThan(self.dice.below(10 * self.next + 1) as i64),
+            _ => EvictUntil::OlderThan(SET + self.dice.below(10 * self.next + 1) as i64),
         };
         let (after, before) = (self.row() - 1, self.row());
         Evict { lane: LANE, after, before, until, reason: Reason::DropOldest }
@@ -193,4 +193,32 @@ fn dead_letters_are_bounded_and_the_oldest_go_into_the_ledger() {
     assert_eq!(left.iter().map(|d| d.letter.sequence).collect::<Vec<_>>(), (gone..30).collect::<Vec<_>>());
     assert!(left.iter().map(|d| d.letter.body.len()).sum::<usize>() <= 10_000);
     assert!(store.all_losses(100).unwrap().iter().all(|l| l.reason == "dead-letters-full"));
+}
+
+#[test]
+fn the_ledger_is_bounded_and_its_totals_are_not_forgotten() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = open(dir.path());
+    let loss = |n| Loss {
+        id: 0,
+        at: 0,
+        lane: 1,
+        run: RUN,
+        first: n,
+        last: n,
+        n: 1,
+        exact: true,
+        reason: Reason::DropNewest.as_str().to_owned(),
+    };
+    const ALL: u64 = 12_000;
+    let mut told = Vec::new();
+    for first in (0..ALL).step_by(400) {
+        let losses = (first..first + 400).map(loss).collect();
+        let done = store.commit(&Commit { losses, told: told.clone(), ..Commit::default() }).unwrap();
+        told = done.losses.iter().map(|l| l.id).collect();
+    }
+    let kept = store.all_losses(u32::MAX).unwrap();
+    assert!((10_000..11_000).contains(&kept.len()), "{}", kept.len());
+    assert_eq!(store.loss_totals().unwrap(), [("drop-newest".to_owned(), ALL)]);
+    assert_eq!(store.untold_losses(u32::MAX).unwrap().len(), 400, "what is not told stays");
 }
