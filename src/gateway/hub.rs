@@ -100,7 +100,6 @@ pub(super) struct State {
     pub clock_set: bool,
     pub modes: Vec<Mode>,
     pub wear: super::wear::Wear,
-    pub sink_full: bool,
     /// A sender has used up its window and waits for a commit.
     pub urgent: bool,
 }
@@ -165,9 +164,8 @@ impl Hub {
 
     fn pump(&mut self) {
         let wall_ms = clock::wall_ms();
-        self.state.sink_full = false;
         for &i in &self.order {
-            self.state.sink_full |= self.lanes[i].pump(&mut self.producers, self.state.now_us, wall_ms);
+            self.lanes[i].pump(&mut self.producers, self.state.now_us, wall_ms);
         }
     }
 

@@ -196,12 +196,15 @@ impl Hub {
     }
 
     fn heartbeat(&mut self) {
+        let wall_ms = clock::wall_ms();
         let lanes: Vec<Value> = self
             .lanes
             .iter()
             .map(|l| {
                 let backlog = l.stats.backlog;
+                let oldest_age_s = l.oldest_arrival_ms().map_or(0, |at| (wall_ms - at).max(0) / 1000);
                 json!({ "lane": l.config.name, "mode": l.mode(), "backlog": backlog.records, "bytes": backlog.bytes,
+                        "oldestAgeS": oldest_age_s,
                         "delivered": l.stats.delivered, "lost": l.stats.lost, "dead": l.stats.dead_lettered })
             })
             .collect();
@@ -209,7 +212,12 @@ impl Hub {
         let wear = json!({ "deviceBytesToday": s.spool.device_bytes_today, "commits": s.spool.commits });
         let uptime_s = (s.now_us - s.started_us) / 1_000_000;
         let clock_set = s.clock_set;
-        self.tell("heartbeat", json!({ "uptimeS": uptime_s, "lanes": lanes, "wear": wear, "clockSet": clock_set }));
+        let (version, config) = (env!("CARGO_PKG_VERSION"), self.config.hash.clone());
+        self.tell(
+            "heartbeat",
+            json!({ "uptimeS": uptime_s, "version": version, "config": config, "lanes": lanes, "wear": wear,
+                    "clockSet": clock_set }),
+        );
     }
 
     /// The wall clock of a box without an RTC is set some time after the start; from then on this boot's offset is known.

@@ -223,7 +223,11 @@ pub fn answer_from_store(store: &mut Store, question: &Question) -> Result<Value
             let dead = store.dead_count().map_err(text)?;
             Ok(json!({ "lanes": lanes, "lost": lost, "dead": dead, "used_bytes": store.used_bytes() }))
         }
-        Question::Purge { .. } => Err("purge while the service is stopped; start it, or drop the spool file".into()),
+        Question::Purge { lane } => {
+            let lost = store.purge_lane(lane, clock::wall_ms()).map_err(text)?;
+            lost.map(|lost| json!({ "purged": lost }))
+                .ok_or_else(|| format!("find a lane named \"{lane}\" in the spool"))
+        }
     }
 }
 

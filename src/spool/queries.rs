@@ -6,7 +6,7 @@ use rusqlite::{OptionalExtension, params};
 use super::chunk;
 use super::store::{Store, classify};
 use super::window::bit;
-use super::{Commit, DeadLetter, Loss, NewChunk, Reason, RowId, StoreError, row_base, row_lane};
+use super::{Commit, DeadLetter, Evict, EvictUntil, Loss, NewChunk, Reason, RowId, StoreError, row_base, row_lane};
 use crate::record::{Body, OldId, RecordView};
 
 /// A dead letter with its number in the table.
@@ -99,6 +99,19 @@ impl Store {
         let done = self.commit(&commit)?;
         self.by_commands.extend(done.losses);
         Ok(dropped)
+    }
+
+    /// With the service stopped: all that is undelivered of a lane leaves with a ledger entry. How many records, `None`
+    /// when the file knows no such lane.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub fn purge_lane(&mut self, name: &str, at: i64) -> Result<Option<u64>, StoreError> {
+        let Some((lane, _)) = self.lanes()?.into_iter().find(|(_, known)| known == name) else { return Ok(None) };
+        let until = EvictUntil::Records(u64::MAX);
+        let all = Evict { lane, after: row_base(lane), before: RowId::MAX, until, reason: Reason::Purged };
+        let done = self.commit(&Commit { at, evictions: vec![all], ..Commit::default() })?;
+        Ok(Some(done.losses.iter().map(|l| l.n).sum()))
     }
 
     /// With the service stopped: dead letters go to the tail of their lane, under a run of their own.

@@ -222,3 +222,20 @@ fn the_ledger_is_bounded_and_its_totals_are_not_forgotten() {
     assert_eq!(store.loss_totals().unwrap(), [("drop-newest".to_owned(), ALL)]);
     assert_eq!(store.untold_losses(u32::MAX).unwrap().len(), 400, "what is not told stays");
 }
+
+#[test]
+fn a_purge_with_the_service_stopped_is_in_the_ledger() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = open(dir.path());
+    let lane = store.lane_number("telemetry").unwrap();
+    store.commit(&insert(vec![chunk(lane, 0, 5, 10), chunk(lane, 1, 5, 10)])).unwrap();
+    assert_eq!(store.purge_lane("nobody", 1).unwrap(), None);
+    assert_eq!(store.purge_lane("telemetry", 1).unwrap(), Some(10));
+    assert!(read_all(&mut store, lane).is_empty());
+    assert_eq!(store.loss_totals().unwrap(), [("purged".to_owned(), 10)]);
+    assert_eq!(
+        store.untold_losses(10).unwrap().iter().map(|l| l.n).sum::<u64>(),
+        10,
+        "the gateway tells it when it runs"
+    );
+}
