@@ -51,7 +51,7 @@ impl Store {
         self.losses("WHERE told=0", limit)
     }
 
-    /// The ledger, newest first.
+    /// The ledger, oldest first.
     ///
     /// # Errors
     /// [`StoreError`]

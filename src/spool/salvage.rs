@@ -72,7 +72,7 @@ pub fn noted(path: &Path) -> Option<PathBuf> {
 /// what has been accepted since must not be thrown away for it.
 ///
 /// # Errors
-/// When the half-filled new spool cannot be removed.
+/// When the damaged WAL cannot be put beside its file.
 pub fn unfinished(path: &Path, is_whole: impl Fn(&Path) -> bool) -> std::io::Result<Option<PathBuf>> {
     let Some(aside) = noted(path) else { return Ok(None) };
     // Not there: cut off before the rename, and the damaged file in its place will be found damaged again.
@@ -80,15 +80,21 @@ pub fn unfinished(path: &Path, is_whole: impl Fn(&Path) -> bool) -> std::io::Res
         finish(path);
         return Ok(None);
     }
-    if path.exists() {
-        for part in ["", "-wal", "-shm"] {
-            let _ = std::fs::remove_file(suffixed(path, part));
-        }
-    } else {
+    // What lies in the spool's place stays: it may hold what has been accepted since, and a chunk that comes over twice
+    // lands on its own row.
+    if !path.exists() {
         // Cut off between the two renames.
         move_aside(path, &aside)?;
     }
     Ok(Some(aside))
+}
+
+/// Puts a file that cannot even be opened out of the way, for a person to look at.
+///
+/// # Errors
+/// When it cannot be renamed.
+pub fn put_away(path: &Path) -> std::io::Result<()> {
+    move_aside(path, &with_suffix(path, &format!("damaged-{}-unread", clock::wall_ms())))
 }
 
 /// All that could be read lies in the new spool.
@@ -254,8 +260,10 @@ fn copy_small_tables(old: &Connection, store: &Store) -> rusqlite::Result<()> {
     let lanes = copy("lane", "lane,name", "?1,?2");
     let runs = copy("run", "ordinal,run,started,boot_id,clock_offset,gateway", "?1,?2,?3,?4,?5,?6");
     let dead = copy("dead", "lane,run,sequence,at,cause,attempts,bytes,body", "?1,?2,?3,?4,?5,?6,?7,?8");
+    // The new file has its own identity already; what it lacks, the totals of old ledger entries, comes over.
+    let totals = copy("state", "k,v", "?1,?2");
     let loss = copy("loss", "id,at,lane,run,first,last,n,exact,reason,told", "?1,?2,?3,?4,?5,?6,?7,?8,?9,?10");
-    lanes.and(runs).and(dead).and(loss)
+    lanes.and(runs).and(dead).and(totals).and(loss)
 }
 
 /// Counts what came over, and writes into the ledger what did not: between two chunks of one run that do not touch,

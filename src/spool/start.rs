@@ -91,7 +91,14 @@ fn refill(
     cause: String,
     last_rows: &HashMap<u32, RowId>,
 ) -> Result<(Store, SetAside, Vec<Loss>), String> {
-    let mut store = open(settings).map_err(|e| e.to_string())?;
+    let mut store = match open(settings) {
+        Err(StoreError::Corrupt(_)) => {
+            salvage::put_away(&settings.path).map_err(|e| format!("put the spool away: {e}"))?;
+            open(settings)
+        }
+        opened => opened,
+    }
+    .map_err(|e| e.to_string())?;
     let saved = salvage::salvage(&path, &mut store, last_rows);
     // Only a spool that says so itself is whole; until then the next start begins the salvage again.
     store.note_salvaged(&path).map_err(|e| e.to_string())?;

@@ -261,7 +261,12 @@ impl Store {
         let mut gone = Vec::new();
         while let Some(r) = rows.next()? {
             let ts_max: i64 = r.get(6)?;
-            if enough(evict.until, *freed) || matches!(evict.until, EvictUntil::OlderThan(t) if !is_older(ts_max, t)) {
+            // A chunk from before the clock was set has no age to speak of.
+            let timeless = matches!(evict.until, EvictUntil::OlderThan(_)) && !crate::clock::plausible(ts_max);
+            if timeless {
+                continue;
+            }
+            if enough(evict.until, *freed) || matches!(evict.until, EvictUntil::OlderThan(t) if ts_max >= t) {
                 break;
             }
             gone.push(r.get::<_, i64>(0)?);
@@ -412,11 +417,6 @@ fn enough(until: EvictUntil, freed: Freed) -> bool {
         EvictUntil::Records(records) => freed.records >= records,
         EvictUntil::OlderThan(_) => false,
     }
-}
-
-/// Whether a chunk is older than `limit` (ms since 1970). One from before the clock was set has no age to speak of.
-fn is_older(ts_max: i64, limit: i64) -> bool {
-    crate::clock::plausible(ts_max) && ts_max < limit
 }
 
 /// A damaged length must not become a huge one.

@@ -14,6 +14,8 @@ use crate::forward::kafka::{Code, write_id};
 use crate::record::Body;
 
 const BYTES_MAX: u64 = 4 << 20;
+/// Each waits up to 100 ms while the producer is full.
+const SEND_TRIES: u32 = 600;
 
 /// A producer apart, for `spool replay`: what it sends has been delivered before, so nothing hangs on it.
 pub struct Replayer {
@@ -76,7 +78,7 @@ impl Replayer {
         if let Some(key) = view.key {
             message = message.key(key);
         }
-        loop {
+        for _ in 0..SEND_TRIES {
             self.check()?;
             match self.producer.send(message) {
                 Ok(()) => return Ok(()),
@@ -88,6 +90,7 @@ impl Replayer {
                 Err((error, _)) => return Err(error.to_string()),
             }
         }
+        Err("Kafka has taken nothing for a minute".into())
     }
 
     fn check(&self) -> Result<(), String> {

@@ -58,3 +58,15 @@ fn a_note_that_comes_back_after_a_power_cut_costs_nothing_accepted_since() {
     assert_eq!(found(dir.path()), (vec![ALL + 1, ALL], false));
     assert_eq!(noted(&path), None);
 }
+
+#[test]
+fn what_was_accepted_into_an_unmarked_spool_stays_when_the_salvage_is_taken_up_again() {
+    let dir = tempfile::tempdir().unwrap();
+    killed(dir.path());
+    set_aside(&dir.path().join("spool.db")).unwrap();
+    let mut since = open(dir.path());
+    since.lane_number("one").unwrap();
+    since.commit(&insert(vec![chunk(1, ALL as u64, 5, 900)])).unwrap();
+    drop(since);
+    assert_eq!(found(dir.path()), (vec![ALL + 1, ALL], true));
+}
