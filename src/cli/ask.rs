@@ -57,7 +57,7 @@ impl Access {
             return Err(Failure::new(exit::NOINPUT, message));
         }
         let lock = lock::take(&config.spool.path).map_err(|e| Failure::new(exit::TEMPFAIL, e.to_string()))?;
-        let store = Store::open(&config.spool.path, config.spool.max_bytes, config.dead_letters.max_bytes)
+        let store = Store::open(&config.spool.path, config.spool.file_bytes_max(), config.dead_letters.max_bytes)
             .map_err(|e| Failure::new(exit::IOERR, e.to_string()))?;
         Ok((Access::Stopped { store: Box::new(store), _lock: lock }, config))
     }

@@ -95,6 +95,16 @@ pub struct Spool {
     pub wear_budget_per_day: Option<u64>,
 }
 
+/// What the file may have above `spool.max_bytes`, so that settling always finds a page.
+const FILE_SLACK: u64 = 16 << 20;
+
+impl Spool {
+    /// The file's own bound, behind the lanes': for the gateway and for commands that open the file without it.
+    pub fn file_bytes_max(&self) -> u64 {
+        self.max_bytes + FILE_SLACK
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum When {
     /// Direct while Kafka answers; the spool only while it does not.

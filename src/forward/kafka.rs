@@ -6,7 +6,6 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 pub use rdkafka::types::RDKafkaErrorCode as Code;
 
@@ -14,7 +13,7 @@ use rdkafka::client::{ClientContext, OAuthToken};
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::KafkaError;
 use rdkafka::message::{Header, OwnedHeaders};
-use rdkafka::producer::{BaseRecord, DeliveryResult, Producer as _, ProducerContext, ThreadedProducer};
+use rdkafka::producer::{BaseRecord, DeliveryResult, ProducerContext, ThreadedProducer};
 
 use super::client::kafka::{IN_FLIGHT_MAX, in_words, producer_config, token, token_file};
 use super::errors::{Class, classify};
@@ -405,7 +404,10 @@ impl Cluster {
                 self.note_fatal("a batch was too large for its topic: records are sent alone".into(), now_us);
             }
             // A second refusal, now with the gateway's own time, is the record's fault.
-            Class::Timestamp if !self.restamp.insert((slot.lane, slot.key)) => return Outcome::Faulty(cause),
+            Class::Timestamp if !self.restamp.insert((slot.lane, slot.key)) => {
+                self.restamp.remove(&(slot.lane, slot.key));
+                return Outcome::Faulty(cause);
+            }
             Class::Fatal => self.note_fatal(cause.clone(), now_us),
             _ => {}
         }
@@ -414,13 +416,6 @@ impl Cluster {
 
     pub fn in_flight(&self) -> usize {
         self.slots.len() - self.free.len()
-    }
-
-    /// Waits until the producer has delivered all it holds, at most `patience`. For an orderly stop.
-    pub fn flush(&self, patience: Duration) {
-        if let Some(producer) = &self.producer {
-            let _ = producer.flush(patience);
-        }
     }
 }
 

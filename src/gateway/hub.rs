@@ -370,9 +370,6 @@ impl Hub {
 
     fn end(mut self) {
         self.show();
-        for cluster in &mut self.producers.clusters {
-            cluster.flush(Duration::ZERO);
-        }
         self.owner.stop();
     }
 }

@@ -34,8 +34,6 @@ use sources::Sources;
 
 /// Source events on their way to the hub; a source that finds this full counts the event as dropped.
 const SOURCE_EVENTS_MAX: usize = 256;
-/// What the schema's backstop allows above `spool.max_bytes`, so that settling always finds a page.
-const FILE_SLACK: u64 = 16 << 20;
 
 /// Why the gateway ended other than by a signal.
 #[derive(Debug, thiserror::Error)]
@@ -183,7 +181,7 @@ impl Gateway {
 fn settings(config: &Config) -> Settings {
     Settings {
         path: config.spool.path.clone(),
-        max_bytes: config.spool.max_bytes + FILE_SLACK,
+        max_bytes: config.spool.file_bytes_max(),
         dead_bytes_max: config.dead_letters.max_bytes,
         reserve_bytes: config.spool.reserve_bytes,
         ballast_bytes: config.spool.ballast_bytes,
