@@ -341,11 +341,12 @@ mod tests {
         tap.cut();
         let mut subscriber = Subscriber::connect(tap.port(), "gateway", None, "plant/#");
         assert!(subscriber.session_present());
-        subscriber.take(7);
+        // The cut may have swallowed the last PUBACKs after the tap had counted them: then their readings come again.
+        while subscriber.take(1).pop().and_then(|(_, payload)| id_of(&payload)).as_deref() != Some("d1-9") {}
         subscriber.acknowledge(60_000);
         let history = tap.wait_for("a stray PUBACK", |history| history.stray_pubacks == 1);
         let accepted = ids(&history.accepted);
-        assert_eq!(accepted[accepted.len() - 1], "d1-9");
+        assert_eq!(accepted.iter().collect::<std::collections::BTreeSet<_>>().len(), 10);
         assert!(history.offered.len() > 10, "what was open at the cut is offered twice");
     }
 

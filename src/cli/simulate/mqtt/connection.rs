@@ -25,6 +25,9 @@ use super::{Broker, Qos};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The feed rests while this much waits to be written. Bounds the buffer for QoS 0; the window does so for QoS 1 and 2.
 const OUT_BYTES: usize = 64 * 1024;
+/// A 3.1.1 broker cannot say how many QoS 2 messages it takes at once: Mosquitto closes the connection on the one after
+/// its `max_inflight_messages`, by default this many.
+const QOS2_IN_FLIGHT: u16 = 20;
 /// The first pause after a failed connection, and the longest one.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 /// One client of a broker, with its feed.
@@ -145,7 +148,8 @@ impl<F: Feed> Publisher<F> {
         (session.heard_at, session.spoke_at) = (now, now);
         match answer {
             Incoming::Connected { session_present, receive_max, packet_bytes_max } => {
-                self.window.reconnect(session_present, receive_max);
+                let unsaid = (self.run.limits.qos == Qos::ExactlyOnce).then_some(QOS2_IN_FLIGHT);
+                self.window.reconnect(session_present, receive_max.or(unsaid));
                 session.packet_bytes_max = packet_bytes_max;
                 Ok(session)
             }
