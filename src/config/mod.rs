@@ -11,6 +11,7 @@ mod file;
 mod files;
 pub mod identity;
 mod lanes;
+mod listener_model;
 mod last_good;
 mod model;
 mod problem;
@@ -33,6 +34,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 pub use last_good::{LastGoodError, load_last_good, save_last_good};
+pub use listener_model::*;
 pub use model::*;
 pub use problem::{Cause, Problem, Problems, Severity, Spot};
 pub use surroundings::Surroundings;

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::Listener;
 pub use crate::route::spec::{Collisions, OnError, RouteSpec, TimestampFormat, TimestampSpec, UnmatchedSpec};
 
 /// A secret that must not reach a log: `Debug` prints `***`.
@@ -43,6 +44,7 @@ pub struct Config {
     pub topics: Vec<Topic>,
     pub topic_policy: TopicPolicy,
     pub mqtt_sources: Vec<MqttSource>,
+    pub listeners: Vec<Listener>,
     /// `[[route]]` tables in the order of the file: the first match wins. Their filters and templates are checked.
     pub routes: Vec<RouteSpec>,
     pub unmatched: UnmatchedSpec,

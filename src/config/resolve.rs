@@ -164,6 +164,7 @@ pub fn resolve(mut file: ConfigFile, mut r: Resolver<'_>) -> (Config, Findings) 
         topics: topics.list,
         topic_policy: policy,
         mqtt_sources: sources.list,
+        listeners: Vec::new(),
         routes: routes.list,
         unmatched: routes.unmatched,
         hash: String::new(),

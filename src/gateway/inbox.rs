@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::forward::ProducerNote;
 use crate::forward::kafka::{Code, Reports};
-use crate::intake::{Deliver, Delivery, SourceEvent};
+use crate::intake::{AckTicket, Change, Deliver, Delivery, SourceEvent};
 use crate::record::Body;
 use crate::spool::Reply;
 
@@ -53,6 +53,8 @@ pub enum Ask {
 #[derive(Default)]
 pub struct Mail {
     pub deliveries: Vec<Delivery>,
+    /// What sources want kept, in order, and who waits for it.
+    pub changes: Vec<(Vec<Change>, AckTicket)>,
     pub reports: Vec<RawReport>,
     pub notes: Vec<ProducerNote>,
     pub replies: Vec<Reply>,
@@ -64,6 +66,7 @@ pub struct Mail {
 impl Mail {
     fn is_empty(&self) -> bool {
         self.deliveries.is_empty()
+            && self.changes.is_empty()
             && self.reports.is_empty()
             && self.notes.is_empty()
             && self.replies.is_empty()
@@ -142,6 +145,10 @@ impl Deliver for Inbox {
 
     fn urge(&self) {
         self.put(|m| m.urgent = true);
+    }
+
+    fn keep(&self, changes: Vec<Change>, ack: AckTicket) {
+        self.put(|m| m.changes.push((changes, ack)));
     }
 }
 

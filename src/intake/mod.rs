@@ -1,11 +1,14 @@
 //! Intake: sources take readings in (step 1), hand them over as deliveries (step 2) and answer the device (step 5)
 //! only when a delivery has been acknowledged by the spool (step 4) or by Kafka (step 8).
 
+pub mod kept;
 pub mod mqtt;
 
 use std::sync::{Arc, Mutex};
 
 use tokio::sync::Notify;
+
+pub use kept::{Change, Kind, MessageId};
 
 use crate::config::Subscription;
 use crate::record::{Body, Reading};
@@ -46,6 +49,17 @@ pub struct Delivery {
     pub fate: Fate,
     /// `None`: nobody waits (QoS 0).
     pub ack: Option<AckTicket>,
+    /// `None` for nearly all.
+    pub extra: Option<Box<Extra>>,
+}
+
+/// What a reading needs beside its place in a lane.
+#[derive(Debug, Default)]
+pub struct Extra {
+    /// Becomes durable in the very commit that holds the reading. Such a reading is never delivered without a commit.
+    pub change: Option<Change>,
+    /// A reading with the same id and payload within the window is stored once.
+    pub message_id: Option<MessageId>,
 }
 
 /// The right to acknowledge one reading, once.
@@ -108,6 +122,10 @@ pub trait Deliver: Send + Sync + 'static {
 
     /// A sender has used up its window: waiting for more to share its commit would only cost time.
     fn urge(&self) {}
+
+    /// Makes `changes` durable, all in one commit, and fires `ack` then. Changes keep the order in which they are asked
+    /// for; those that travel with a delivery ([`Extra::change`]) become durable with it, whenever that is.
+    fn keep(&self, changes: Vec<Change>, ack: AckTicket);
 }
 
 /// Something about a source that a person or `forebay.events` should know.

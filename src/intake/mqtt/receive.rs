@@ -101,7 +101,7 @@ impl Receiver {
             Routed::Deliver { lane, body, fate } => {
                 let fate = publish.unfit.map_or(fate, Fate::DeadLetter);
                 let ticket = AckTicket { queue: Arc::clone(&self.queue), ack };
-                self.batch.push(Delivery { lane, body, fate, ack: Some(ticket) });
+                self.batch.push(Delivery { lane, body, fate, ack: Some(ticket), extra: None });
             }
             // Nobody wants it, so nobody needs to store it; its answer still keeps its place.
             Routed::Drop => {

@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 
 use super::support::{Hub, Running, publish, soon, source};
 use crate::config::MqttVersion::{self, V5, V311};
-use crate::intake::{AckTicket, Deliver, Delivery};
+use crate::intake::{AckTicket, Change, Deliver, Delivery};
 
 const READINGS: u64 = 500_000;
 
@@ -30,6 +30,10 @@ impl Deliver for Instantly {
         if count == READINGS {
             self.all.notify_one();
         }
+    }
+
+    fn keep(&self, _: Vec<Change>, _: AckTicket) {
+        unreachable!("a client of a broker keeps nothing beside its readings");
     }
 }
 

@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 use super::super::codec::Head;
 use super::super::{MqttSession, SourceCounters};
 use crate::config::{MqttSource, MqttVersion, Subscription};
-use crate::intake::{AckTicket, Deliver, Delivery, Fate, Route, Routed, SourceEvent};
+use crate::intake::{AckTicket, Change, Deliver, Delivery, Fate, Route, Routed, SourceEvent};
 use crate::record::{Arrival, Reading, RecordView, TimestampKind};
 
 /// Long enough for a busy machine; a test that waits this long has failed.
@@ -73,6 +73,10 @@ impl Deliver for Hub {
         }
         self.held_most.fetch_max(held.len() as u64, Ordering::Relaxed);
         self.arrived.notify_one();
+    }
+
+    fn keep(&self, _: Vec<Change>, _: AckTicket) {
+        unreachable!("a client of a broker keeps nothing beside its readings");
     }
 }
 
