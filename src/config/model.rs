@@ -95,6 +95,23 @@ pub struct Spool {
     pub ballast_bytes: u64,
     /// Device bytes a day before a wear warning. `None`: no warning.
     pub wear_budget_per_day: Option<u64>,
+    /// How long a device's own message id is remembered.
+    pub message_ids: MessageIds,
+}
+
+/// The window within which a message with the same id is the same message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MessageIds {
+    /// Ids remembered at most. Default 200,000: some 6 MiB of memory, taken only when devices give ids.
+    pub window: usize,
+    /// An older id is forgotten. Default 24 hours.
+    pub max_age: Duration,
+}
+
+impl Default for MessageIds {
+    fn default() -> Self {
+        MessageIds { window: 200_000, max_age: Duration::from_secs(86_400) }
+    }
 }
 
 /// What the file may have above `spool.max_bytes`, so that settling always finds a page.

@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, watch};
 use crate::clock;
 use crate::config::{Config, Lane as LaneConfig};
 use crate::forward::kafka::Cluster;
+use crate::intake::Fact;
 use crate::intake::mqtt::SourceCounters;
 use crate::ops::control::{self, Control};
 use crate::ops::http;
@@ -53,6 +54,7 @@ pub struct Gateway {
     counters: Arc<OnceLock<Counters>>,
     hub: std::thread::JoinHandle<()>,
     spool: std::sync::mpsc::SyncSender<crate::spool::owner::Request>,
+    kept: Vec<Fact>,
 }
 
 impl Gateway {
@@ -67,10 +69,11 @@ impl Gateway {
         let config = Arc::new(config);
         let inbox = Inbox::new();
         let answers = Arc::clone(&inbox);
-        let (owner, opened) =
+        let (owner, mut opened) =
             Owner::start(settings(&config), Box::new(move |reply| answers.reply(reply))).map_err(start)?;
         let shown = Arc::new(Shown::default());
         let spool = owner.requests();
+        let kept = std::mem::take(&mut opened.kept);
         let hub = build_hub(&config, &inbox, owner, &opened, &shown);
         let hub = std::thread::Builder::new()
             .name("hub".into())
@@ -83,7 +86,7 @@ impl Gateway {
             "forebay {} has started",
             env!("CARGO_PKG_VERSION")
         );
-        Ok(Gateway { config, inbox, shown, router, counters: Arc::default(), hub, spool })
+        Ok(Gateway { config, inbox, shown, router, counters: Arc::default(), hub, spool, kept })
     }
 
     /// Takes readings in until `stop` turns true or the hub dies, then drains.
@@ -169,6 +172,11 @@ impl Gateway {
         Arc::clone(&self.counters)
     }
 
+    /// What the sources of earlier runs have kept: each belongs to the source that its key begins with.
+    pub fn kept(&self) -> &[Fact] {
+        &self.kept
+    }
+
     pub fn requests(&self) -> std::sync::mpsc::SyncSender<crate::spool::owner::Request> {
         self.spool.clone()
     }
@@ -187,6 +195,7 @@ fn settings(config: &Config) -> Settings {
         ballast_bytes: config.spool.ballast_bytes,
         gateway: config.gateway.name.clone(),
         lanes: config.lanes.iter().map(|l| l.name.clone()).collect(),
+        message_ids: config.spool.message_ids,
     }
 }
 

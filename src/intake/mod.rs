@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 
 use tokio::sync::Notify;
 
-pub use kept::{Change, Fact, Kind, MessageId};
+pub use kept::{Change, Fact, KeptRows, Kind, MessageId};
 
 use crate::config::Subscription;
 use crate::record::{Body, Reading};
