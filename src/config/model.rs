@@ -102,7 +102,7 @@ pub struct Spool {
 /// The window within which a message with the same id is the same message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MessageIds {
-    /// Ids remembered at most. Default 200,000: some 6 MiB of memory, taken only when devices give ids.
+    /// Ids remembered at most. Default 200,000: some 8 MiB of memory, taken only when devices give ids.
     pub window: usize,
     /// An older id is forgotten. Default 24 hours.
     pub max_age: Duration,

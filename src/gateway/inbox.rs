@@ -52,11 +52,19 @@ pub enum Ask {
     },
 }
 
+/// Changes that stand alone, and who waits for them.
+pub struct Kept {
+    /// So many of the mail's deliveries came before.
+    pub behind: usize,
+    pub changes: Vec<Change>,
+    pub ack: AckTicket,
+}
+
 #[derive(Default)]
 pub struct Mail {
     pub deliveries: Vec<Delivery>,
-    /// What sources want kept, in order, and who waits for it.
-    pub changes: Vec<(Vec<Change>, AckTicket)>,
+    /// What sources want kept, in order.
+    pub changes: Vec<Kept>,
     pub reports: Vec<RawReport>,
     pub notes: Vec<ProducerNote>,
     pub replies: Vec<Reply>,
@@ -161,7 +169,7 @@ impl Deliver for Inbox {
     }
 
     fn keep(&self, changes: Vec<Change>, ack: AckTicket) {
-        self.put(|m| m.changes.push((changes, ack)));
+        self.put(|m| m.changes.push(Kept { behind: m.deliveries.len(), changes, ack }));
     }
 }
 

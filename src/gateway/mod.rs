@@ -4,6 +4,8 @@ mod commit;
 pub mod events;
 mod hub;
 pub mod inbox;
+mod keeping;
+mod message_ids;
 mod sources;
 mod tell;
 mod wear;
@@ -30,6 +32,8 @@ use crate::spool::row_base;
 use events::EventWriter;
 use hub::{Hub, Producers, State};
 use inbox::{Ask, Inbox};
+use keeping::{Ids, Keeping, Waiter};
+use message_ids::MessageIds;
 pub use sources::Counters;
 use sources::Sources;
 
@@ -74,7 +78,8 @@ impl Gateway {
         let shown = Arc::new(Shown::default());
         let spool = owner.requests();
         let kept = std::mem::take(&mut opened.kept);
-        let hub = build_hub(&config, &inbox, owner, &opened, &shown);
+        let mut hub = build_hub(&config, &inbox, owner, &opened, &shown);
+        kept.iter().for_each(|fact| hub.state.spool.kept[fact.kind.index()] += 1);
         let hub = std::thread::Builder::new()
             .name("hub".into())
             .spawn(move || hub.run())
@@ -231,8 +236,16 @@ fn build_hub(config: &Arc<Config>, inbox: &Arc<Inbox>, owner: Owner, opened: &Op
         events: EventWriter::new(config.events.topic.clone(), config.gateway.name.clone()),
         shown: Arc::clone(shown),
         set_aside: opened.set_aside.clone(),
+        keeping: Keeping::default(),
+        ids: Ids::new(known_ids(config, opened)),
         state,
     }
+}
+
+fn known_ids(config: &Config, opened: &Opened) -> MessageIds<Waiter> {
+    let mut ids = MessageIds::new(config.spool.message_ids, crate::spool::schema::random_u64());
+    opened.message_ids.iter().for_each(|batch| ids.load(&batch.ids, batch.at));
+    ids
 }
 
 /// The configured lanes, then those that only the file knows: they drain until empty.

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::hub::{Hub, SHOW_US};
 use crate::clock;
 use crate::intake::{Fate, SourceEvent};
-use crate::ops::snapshot::{ClusterSnapshot, LaneSnapshot, Snapshot};
+use crate::ops::snapshot::{ClusterSnapshot, LaneSnapshot, MessageIdSnapshot, Snapshot};
 use crate::spool::Commit;
 use crate::spool::disk::device_bytes_written;
 use crate::spool::lane::Mode;
@@ -314,6 +314,9 @@ impl Hub {
         });
         let mut spool = s.spool.clone();
         spool.max_bytes = self.config.spool.max_bytes;
+        let ids = &self.ids.met;
+        spool.message_ids =
+            MessageIdSnapshot { known: ids.len() as u64, duplicates: ids.duplicates, reused: ids.reused };
         spool.wear_budget_per_day = self.config.spool.wear_budget_per_day;
         Snapshot {
             gateway: self.config.gateway.name.clone(),

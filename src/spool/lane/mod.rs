@@ -154,6 +154,15 @@ pub struct Lane {
     rate: DrainRate,
 }
 
+/// A record at step 3.
+#[derive(Debug)]
+pub struct Incoming {
+    pub body: Body,
+    pub fate: Fate,
+    pub ack: Option<AckTicket>,
+    pub attached: Option<Box<Attached>>,
+}
+
 /// A dead letter on its way into the table.
 #[derive(Debug)]
 struct Burial {
@@ -256,20 +265,13 @@ impl Lane {
 
     /// Step 3: takes a record in. Its ack fires when it is durable.
     pub fn accept(&mut self, body: Body, fate: Fate, ack: Option<AckTicket>, now_us: u64, wall_ms: i64) {
-        self.accept_attached(body, fate, ack, None, now_us, wall_ms);
+        self.accept_attached(Incoming { body, fate, ack, attached: None }, now_us, wall_ms);
     }
 
     /// The same for a record with something `attached`: it is committed before it is sent. An at-most-once lane commits
     /// nothing, so there it must be kept apart.
-    pub fn accept_attached(
-        &mut self,
-        body: Body,
-        fate: Fate,
-        ack: Option<AckTicket>,
-        attached: Option<Box<Attached>>,
-        now_us: u64,
-        wall_ms: i64,
-    ) {
+    pub fn accept_attached(&mut self, record: Incoming, now_us: u64, wall_ms: i64) {
+        let Incoming { body, fate, ack, attached } = record;
         let sequence = self.next_sequence;
         self.next_sequence += 1;
         self.stats.accepted += 1;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::broker::{Broker, id_of};
 use super::dice::Dice;
 use super::file::File;
-use super::{Lane, Mode, Start};
+use super::{Incoming, Lane, Mode, Start};
 use crate::config;
 use crate::intake::{Ack, AckQueue, AckTicket, Change, Fate, Kind, MessageId};
 use crate::record::{Arrival, RecordView, TimestampKind};
@@ -123,7 +123,8 @@ impl World {
         // What is attached to a record of an at-most-once lane is kept apart from it.
         let attached = self.dice.one_in(self.attaches) && !self.at_most_once();
         let attached = attached.then(|| self.attach(id));
-        self.lane.accept_attached(body, fate, Some(ack), attached, self.now_us, self.wall_ms());
+        let record = Incoming { body, fate, ack: Some(ack), attached };
+        self.lane.accept_attached(record, self.now_us, self.wall_ms());
         self.ids.insert((self.runs, self.lane.last_sequence()), id);
     }
 
