@@ -8,6 +8,8 @@ mod keeping;
 mod message_ids;
 mod sources;
 mod tell;
+#[cfg(test)]
+mod tests;
 mod wear;
 
 use std::sync::atomic::Ordering;

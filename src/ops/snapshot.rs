@@ -5,7 +5,7 @@ use std::sync::Mutex;
 
 use serde::Serialize;
 
-use crate::intake::KeptRows;
+use crate::intake::{KeptRows, Kind};
 use crate::spool::lane::{LaneStats, Mode};
 
 #[derive(Debug, Clone, Default, Serialize)]
@@ -70,6 +70,7 @@ pub struct SpoolSnapshot {
     pub wear_budget_per_day: Option<u64>,
     pub counted: bool,
     /// Rows that sources keep, in the order of [`Kind::ALL`](crate::intake::Kind::ALL).
+    #[serde(serialize_with = "by_kind")]
     pub kept: KeptRows,
     pub message_ids: MessageIdSnapshot,
 }
@@ -82,6 +83,10 @@ pub struct MessageIdSnapshot {
     pub duplicates: u64,
     /// Messages stored under an id that another payload had.
     pub reused: u64,
+}
+
+fn by_kind<S: serde::Serializer>(rows: &KeptRows, out: S) -> Result<S::Ok, S::Error> {
+    out.collect_map(Kind::ALL.map(|kind| (kind.as_str(), rows[kind.index()])))
 }
 
 /// The latest snapshot, shared with those who show it.
