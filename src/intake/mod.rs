@@ -124,8 +124,9 @@ pub trait Deliver: Send + Sync + 'static {
     /// A sender has used up its window: waiting for more to share its commit would only cost time.
     fn urge(&self) {}
 
-    /// Makes `changes` durable, all in one commit, and fires `ack` then. Changes keep the order in which they are asked
-    /// for; those that travel with a delivery ([`Extra::change`]) become durable with it, whenever that is.
+    /// Makes `changes` durable, all in one commit, and fires `ack` then. Changes of one key keep the order in which they
+    /// are asked for; those that travel with a delivery ([`Extra::change`]) become durable with it, whenever that is.
+    /// While there is no room, what only deletes still goes.
     fn keep(&self, changes: Vec<Change>, ack: AckTicket);
 }
 

@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use super::super::Gateway;
 use super::super::inbox::Ask;
 use crate::config;
-use crate::intake::{Ack, AckQueue, AckTicket, Change, Deliver, Delivery, Extra, Fact, Fate, Kind, MessageId};
+use crate::intake::{
+    Ack, AckQueue, AckTicket, Change, Deliver, Delivery, Extra, Fact, Fate, Kind, MessageId, SourceEvent,
+};
 use crate::record::{Arrival, Body, RecordView, TimestampKind};
 use crate::spool::queries::Which;
 use crate::spool::store::Store;
@@ -52,7 +54,11 @@ struct Rig {
 
 impl Rig {
     fn start(dir: &Path) -> Self {
-        Rig { gateway: Gateway::start(config(dir)).unwrap(), acks: Arc::default(), asked: 0, fired: Vec::new() }
+        Rig::start_with(config(dir))
+    }
+
+    fn start_with(config: config::Config) -> Self {
+        Rig { gateway: Gateway::start(config).unwrap(), acks: Arc::default(), asked: 0, fired: Vec::new() }
     }
 
     fn ticket(&mut self) -> AckTicket {
@@ -79,15 +85,19 @@ impl Rig {
 
     /// Waits until all that was asked has been answered, each once. In the order of the answers.
     fn all_answered(&mut self) -> &[u64] {
+        self.answered(self.asked as usize)
+    }
+
+    fn answered(&mut self, count: usize) -> &[u64] {
         let deadline = Instant::now() + PATIENCE;
-        while self.fired.len() < self.asked as usize {
+        while self.fired.len() < count {
             assert!(Instant::now() < deadline, "of {} only {:?} have been answered", self.asked, self.fired);
             std::thread::sleep(Duration::from_millis(2));
             let mut fired = Vec::new();
             self.acks.take(&mut fired);
             self.fired.extend(fired.iter().map(|ack| ack.number));
         }
-        assert_eq!(self.fired.len(), self.asked as usize, "{:?}", self.fired);
+        assert_eq!(self.fired.len(), count, "{:?}", self.fired);
         &self.fired
     }
 
@@ -253,4 +263,55 @@ fn a_reading_for_the_dead_letters_brings_its_change_there() {
     assert_eq!(found(dir.path()), (Vec::new(), vec!["p1".to_owned()]));
     let store = Store::open(&dir.path().join("spool.db"), 1 << 30, 1 << 20).unwrap();
     assert_eq!(store.dead_count().unwrap(), 1);
+}
+
+/// A full disk, and a spool that has reached its bound.
+#[test]
+fn without_room_what_only_deletes_goes_and_the_rest_waits() {
+    let disk_is_full = |c: &mut config::Config| c.spool.reserve_bytes = u64::MAX / 2;
+    let spool_is_full = |c: &mut config::Config| c.spool.max_bytes = 0;
+    for fill in [disk_is_full as fn(&mut config::Config), spool_is_full] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut rig = Rig::start(dir.path());
+        rig.keep(vec![put("p1"), put("p2"), put("p3")]);
+        rig.all_answered();
+        rig.stop();
+        let mut full = config(dir.path());
+        fill(&mut full);
+        let mut rig = Rig::start_with(full);
+        // Larger than what a file of this size has free.
+        rig.keep(vec![Change::Put { kind: Kind::Qos2, key: b"p4".to_vec(), value: vec![1; 100_000] }]);
+        rig.keep(vec![delete("p1")]);
+        assert_eq!(rig.answered(1), [1]);
+        rig.keep(vec![delete("p2")]);
+        assert_eq!(rig.answered(2), [1, 2]);
+        rig.stop();
+        assert_eq!(found(dir.path()).1, ["p3"]);
+    }
+}
+
+#[test]
+fn ten_thousand_devices_that_come_back_at_once_are_told_or_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = config(dir.path());
+    config.events.enabled = true;
+    let rig = Rig::start_with(config);
+    const ALL: u64 = 10_000;
+    let mut refused = 0;
+    for n in 0..ALL {
+        let event = SourceEvent::DeviceConnected {
+            client: format!("device-{n}"),
+            user: None,
+            address: None,
+            version: "5",
+            session_present: true,
+        };
+        refused += u64::from(rig.gateway.inbox.ask(Ask::Source { name: "listener".into(), event }).is_err());
+    }
+    let shown = rig.stop().get();
+    let events = shown.lanes.iter().find(|lane| lane.name == "events").unwrap();
+    // Besides there are the start, the stop, and that Kafka does not answer.
+    let told = events.stats.accepted + events.stats.dropped;
+    assert!((ALL + 1..ALL + 10).contains(&told), "{told} told or counted");
+    assert!(shown.events_refused >= refused && events.stats.open_bytes < 1 << 20, "{:?}", events.stats);
 }
