@@ -114,6 +114,13 @@ impl Default for MessageIds {
     }
 }
 
+impl MessageIds {
+    /// What a full window takes of the memory, in bytes: each id and its place in a table, both grown by doubling.
+    pub fn bytes_max(&self) -> u64 {
+        (self.window as u64).next_power_of_two() * 28
+    }
+}
+
 /// What the file may have above `spool.max_bytes`, so that settling always finds a page.
 const FILE_SLACK: u64 = 16 << 20;
 

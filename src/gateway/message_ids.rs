@@ -306,7 +306,8 @@ mod tests {
             ids.stored(id(n.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835), 0), SET);
         }
         let bytes = ids.known.places.capacity() * 4 + ids.known.ring.capacity() * size_of::<Entry>();
-        assert!(ids.len() == 200_000 && bytes <= 8 << 20, "{bytes}");
+        let said = config::MessageIds::default().bytes_max();
+        assert!(ids.len() == 200_000 && bytes as u64 <= said && said <= 8 << 20, "{bytes} of {said}");
     }
 
     /// The same in a few lines.

@@ -89,7 +89,7 @@ impl File {
             Change::Put { kind, key, value } => drop(self.kept.insert((*kind, key.clone()), value.clone())),
             Change::Delete { kind, key } => drop(self.kept.remove(&(*kind, key.clone()))),
             Change::DeletePrefix { kind, prefix } => {
-                self.kept.retain(|(k, key), _| k != kind || !key.starts_with(prefix))
+                self.kept.retain(|(k, key), _| k != kind || !key.starts_with(prefix));
             }
         }
     }
