@@ -115,9 +115,11 @@ impl Default for MessageIds {
 }
 
 impl MessageIds {
-    /// What a full window takes of the memory, in bytes: each id and its place in a table, both grown by doubling.
+    /// What a full window takes of the memory, in bytes: 24 for each id and 4 for its place in a table that is filled to
+    /// four fifths, both grown by doubling.
     pub fn bytes_max(&self) -> u64 {
-        (self.window as u64).next_power_of_two() * 28
+        let ids = self.window as u64 + 1;
+        ids.next_power_of_two() * 24 + (ids * 5).div_ceil(4).next_power_of_two().max(1024) * 4
     }
 }
 

@@ -148,6 +148,7 @@ fn fire(ack: Option<AckTicket>) {
 #[derive(Debug, Default)]
 struct Held {
     keys: BTreeSet<(Kind, Vec<u8>)>,
+    /// None of them begins with another: so the greatest up to a key is the only one that the key can begin with.
     prefixes: BTreeSet<(Kind, Vec<u8>)>,
 }
 
@@ -155,29 +156,42 @@ impl Held {
     fn add(&mut self, changes: &[Change]) {
         for change in changes {
             match change {
-                Change::Put { kind, key, .. } | Change::Delete { kind, key } => self.keys.insert((*kind, key.clone())),
-                Change::DeletePrefix { kind, prefix } => self.prefixes.insert((*kind, prefix.clone())),
-            };
+                Change::Put { kind, key, .. } | Change::Delete { kind, key } => {
+                    self.keys.insert((*kind, key.clone()));
+                }
+                Change::DeletePrefix { kind, prefix } if !self.covers(*kind, prefix) => {
+                    self.prefixes.retain(|(k, longer)| k != kind || !longer.starts_with(prefix));
+                    self.prefixes.insert((*kind, prefix.clone()));
+                }
+                Change::DeletePrefix { .. } => {}
+            }
         }
     }
 
     fn meets(&self, change: &Change) -> bool {
-        let below = |kind: Kind, prefix: &Vec<u8>, of: &BTreeSet<(Kind, Vec<u8>)>| {
-            let first = of.range((kind, prefix.clone())..).next();
-            first.is_some_and(|(k, key)| *k == kind && key.starts_with(prefix))
-        };
-        let above = |kind: Kind, key: &[u8]| {
-            !self.prefixes.is_empty() && (0..=key.len()).any(|n| self.prefixes.contains(&(kind, key[..n].to_vec())))
-        };
         match change {
             Change::Put { kind, key, .. } | Change::Delete { kind, key } => {
-                self.keys.contains(&(*kind, key.clone())) || above(*kind, key)
+                self.keys.contains(&(*kind, key.clone())) || self.covers(*kind, key)
             }
             Change::DeletePrefix { kind, prefix } => {
-                below(*kind, prefix, &self.keys) || below(*kind, prefix, &self.prefixes) || above(*kind, prefix)
+                has_below(&self.keys, *kind, prefix)
+                    || has_below(&self.prefixes, *kind, prefix)
+                    || self.covers(*kind, prefix)
             }
         }
     }
+
+    /// Whether a key begins with a prefix that waits.
+    fn covers(&self, kind: Kind, key: &[u8]) -> bool {
+        let before = self.prefixes.range(..=(kind, key.to_vec())).next_back();
+        before.is_some_and(|(k, prefix)| *k == kind && key.starts_with(prefix))
+    }
+}
+
+/// Whether one of the keys begins so.
+fn has_below(keys: &BTreeSet<(Kind, Vec<u8>)>, kind: Kind, prefix: &[u8]) -> bool {
+    let first = keys.range((kind, prefix.to_vec())..).next();
+    first.is_some_and(|(k, key)| *k == kind && key.starts_with(prefix))
 }
 
 /// Who has sent a message again that is still on its way: told when it is stored, and what came along is kept then.
@@ -223,6 +237,9 @@ impl Hub {
             lane.accept(body, fate, None, now_us, wall_ms);
             self.keep_or_fire(change, ack);
             return message_id.into_iter().for_each(|id| self.message_stored(id, wall_ms));
+        }
+        if change.is_none() && message_id.is_none() {
+            return lane.accept(body, fate, ack, now_us, wall_ms);
         }
         let number = self.keeping.number();
         let attached = Some(Box::new(Attached { number, change, message_id }));

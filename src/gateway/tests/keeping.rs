@@ -1,6 +1,9 @@
 //! Changes that stand alone: what goes into which commit.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+
+use proptest::prelude::*;
 
 use super::super::keeping::Keeping;
 use crate::intake::{Ack, AckQueue, AckTicket, Change, Kind};
@@ -132,4 +135,66 @@ fn nothing_to_change_is_done_at_once() {
     let mut world = World::new();
     world.keep(Vec::new());
     assert_eq!((world.fired(), world.keeping.is_empty()), (vec![0], true));
+}
+
+type Rows = BTreeMap<Vec<u8>, Vec<u8>>;
+
+fn apply(rows: &mut Rows, change: &Change) {
+    match change {
+        Change::Put { key, value, .. } => drop(rows.insert(key.clone(), value.clone())),
+        Change::Delete { key, .. } => drop(rows.remove(key)),
+        Change::DeletePrefix { prefix, .. } => rows.retain(|key, _| !key.starts_with(prefix)),
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Keep(Vec<Change>),
+    /// A commit with room or without, and whether it fails.
+    Commit(bool, bool),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    // Short keys of two letters: most of them meet each other.
+    let key = prop::collection::vec(prop_oneof![Just(b'a'), Just(0xff)], 0..4);
+    let kind = Kind::Session;
+    let change = (key, any::<u8>(), 0..6).prop_map(move |(key, value, what)| match what {
+        0 => Change::DeletePrefix { kind, prefix: key },
+        1 | 2 => Change::Delete { kind, key },
+        _ => Change::Put { kind, key, value: vec![value] },
+    });
+    prop_oneof![
+        3 => prop::collection::vec(change, 1..4).prop_map(Step::Keep),
+        1 => (any::<bool>(), prop::bool::weighted(0.3)).prop_map(|(room, fails)| Step::Commit(room, fails)),
+    ]
+}
+
+proptest! {
+    /// Whatever overtakes what, the rows come out as if everything had gone in its turn.
+    #[test]
+    fn what_overtakes_changes_nothing(steps in prop::collection::vec(step(), 0..60)) {
+        let (mut world, mut rows, mut in_turn) = (World::new(), Rows::new(), Rows::new());
+        for step in steps.into_iter().chain([Step::Commit(true, false)]) {
+            match step {
+                Step::Keep(changes) => {
+                    changes.iter().for_each(|change| apply(&mut in_turn, change));
+                    world.keep(changes);
+                }
+                Step::Commit(room, true) => {
+                    world.plan(room);
+                    world.keeping.failed();
+                }
+                Step::Commit(room, false) => {
+                    let planned = world.plan(room);
+                    prop_assert!(room || planned.iter().all(Change::deletes));
+                    planned.iter().for_each(|change| apply(&mut rows, change));
+                    world.keeping.committed();
+                }
+            }
+        }
+        prop_assert_eq!(rows, in_turn);
+        let mut fired = world.fired();
+        fired.sort_unstable();
+        prop_assert_eq!(fired, (0..world.asked).collect::<Vec<_>>());
+    }
 }
