@@ -57,6 +57,8 @@ table! {
         reserve_bytes: Opt<ByteSize>,
         ballast_bytes: Opt<ByteSize>,
         wear_budget_per_day: Opt<ByteSize>,
+        message_id_window: Opt<i64>,
+        message_id_max_age: Opt<Duration>,
     }
 }
 

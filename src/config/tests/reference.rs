@@ -45,6 +45,7 @@ fn every_commented_default_is_the_default() {
         ("ack_delay", "5ms"),
         ("reserve_bytes", "64MiB"),
         ("ballast_bytes", "4MiB"),
+        ("message_id_max_age", "24h"),
         ("stop_timeout", "5s"),
         ("linger", "2ms"),
         ("compression", "zstd"),
