@@ -108,6 +108,10 @@ impl Hub {
                 tracing::error!(source = name, filter, reason, "the broker refuses a subscription");
                 self.tell("subscription-refused", json!({ "source": name, "filter": filter, "reason": reason }));
             }
+            SourceEvent::ListenerTrouble { reason } => {
+                tracing::error!(source = name, reason, "the listener is in trouble");
+                self.tell("listener-trouble", json!({ "source": name, "reason": reason }));
+            }
         }
     }
 

@@ -2,6 +2,7 @@
 //! only when a delivery has been acknowledged by the spool (step 4) or by Kafka (step 8).
 
 pub mod kept;
+pub mod listener;
 pub mod mqtt;
 
 use std::sync::{Arc, Mutex};
@@ -156,5 +157,9 @@ pub enum SourceEvent {
     Oversize {
         topic: String,
         bytes: u64,
+    },
+    /// A listener cannot do all of its work: an address that cannot be bound, a certificate that cannot be read.
+    ListenerTrouble {
+        reason: String,
     },
 }
