@@ -72,8 +72,8 @@ impl Access {
     }
 
     fn rights(&self, login: &Login<'_>, user: Option<&str>) -> Result<Rights, Refusal> {
-        if self.config.acl.is_empty() && user.is_none() {
-            return Ok(Rights::everything());
+        if self.config.acl.is_empty() && login.peer.anonymous {
+            return Ok(Rights::everything_as(user));
         }
         let certificate = login.peer.certificate.as_deref();
         let rights = Rights::of(&self.config.acl, &Who { client_id: login.client_id, user, certificate });

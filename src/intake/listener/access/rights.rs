@@ -30,7 +30,12 @@ struct Inner {
 impl Rights {
     /// Everything but topics that begin with `$`, for a client without a user.
     pub fn everything() -> Self {
-        Rights(Arc::new(Inner { user: None, everything: true, publish: Vec::new(), subscribe: Vec::new() }))
+        Self::everything_as(None)
+    }
+
+    pub(super) fn everything_as(user: Option<&str>) -> Self {
+        let user = user.map(str::to_owned);
+        Rights(Arc::new(Inner { user, everything: true, publish: Vec::new(), subscribe: Vec::new() }))
     }
 
     /// What the rules that apply to `who` allow, all together.

@@ -125,6 +125,14 @@ pub fn name_of(endpoint: &Endpoint) -> String {
     }
 }
 
+/// Whether the certificate files can be used, without using them.
+///
+/// # Errors
+/// Which file is at fault, and why; fits behind "failed to".
+pub fn try_tls(tls: &config::ServerTls) -> Result<(), String> {
+    tls::server_config(tls, Arc::new(crate::clock::arrival)).map(drop).map_err(|error| error.to_string())
+}
+
 /// One endpoint.
 #[derive(Clone)]
 struct Door {
