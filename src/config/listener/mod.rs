@@ -57,7 +57,7 @@ impl Maker<'_> {
         let no_limits = LimitsTable::default();
         let limits_table = table.limits.0.as_ref().map_or(&no_limits, |section| &section.value);
         let mut limits = limits::resolve(limits_table, r);
-        if limits_table.retained_bytes.place().is_none() {
+        if limits_table.retained_bytes.place().is_none() && table.fan_out_bytes_max.place().is_none() {
             // Where several listeners share little memory, half of it is for those who are there now.
             limits.retained_bytes = limits.retained_bytes.min(self.fan_out_share / 2);
         }

@@ -11,6 +11,9 @@ mod stream;
 pub(super) mod tls;
 mod websocket;
 
+#[cfg(test)]
+mod tests;
+
 use std::fmt::Display;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;

@@ -55,7 +55,7 @@ pub async fn keep_current(
                 Err(error) => {
                     ListenerCounters::add(&counters.certificate_reloads_failed, 1);
                     let kept = if current.borrow().is_some() { "; the former ones stay in use" } else { "" };
-                    trouble(format!("failed to use the certificate files: failed to {error}{kept}"));
+                    trouble(format!("failed to {error}{kept}"));
                 }
             }
         }
@@ -106,6 +106,10 @@ pub fn server_config(tls: &ServerTls, clock: Clock) -> Result<(ServerConfig, u64
         None => builder.with_no_client_auth(),
     };
     let chain = certificates("certificate", &tls.cert_file)?;
+    if chain.is_empty() {
+        let reason = "nothing of this kind in the file".to_owned();
+        return Err(TlsError::File { what: "certificate", path: tls.cert_file.clone(), reason });
+    }
     // Whichever certificate of the chain expires first breaks it.
     let expiry = chain.iter().filter_map(|certificate| expiry_s(certificate)).min().unwrap_or(0);
     let key = private_key(&tls.key_file)?;
