@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub struct ListenerCounters {
     /// Gauge: endpoints that are bound.
     pub endpoints_bound: AtomicU64,
+    /// Gauge: connections, those that still shake hands among them.
+    pub connections: AtomicU64,
     /// Connections let in.
     pub accepted: AtomicU64,
     /// Connections closed at once, because of `connections`, `connections_per_address` and `connect_rate`.
