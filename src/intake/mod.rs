@@ -2,6 +2,7 @@
 //! only when a delivery has been acknowledged by the spool (step 4) or by Kafka (step 8).
 
 pub mod kept;
+pub mod listener;
 pub mod mqtt;
 
 use std::net::IpAddr;
