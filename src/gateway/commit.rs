@@ -111,6 +111,7 @@ impl Hub {
             return;
         }
         self.state.committing = Some(chunk_lanes);
+        self.state.commit_asked_us = self.state.now_us;
     }
 
     fn plan_lane(&mut self, i: usize, commit: &mut Commit, insert: bool, chunk_lanes: &mut Vec<usize>) {
@@ -152,9 +153,11 @@ impl Hub {
 
     pub(super) fn committed(&mut self, done: &Committed) {
         let chunk_lanes = self.state.committing.take().unwrap_or_default();
+        let wrote_us = self.state.now_us.saturating_sub(self.state.commit_asked_us);
         let mut stored: BTreeMap<usize, u64> = BTreeMap::new();
         for (lane, bytes) in chunk_lanes.iter().zip(&done.chunk_bytes) {
             stored.insert(*lane, *bytes);
+            self.lanes[*lane].stats.write_us.record(wrote_us);
             self.state.spool.chunk_bytes += bytes;
         }
         faults::point("5-before-puback");

@@ -79,6 +79,9 @@ pub(super) struct State {
     pub reviving: Vec<i64>,
     /// Dead letters of the running or a failed commit whose copy is on its way to the dead-letter topic.
     pub copied: std::collections::HashSet<(u32, u64, u64)>,
+    /// When the running commit was asked for, and each lane's read (by its number), µs of this process.
+    pub commit_asked_us: u64,
+    pub reads: BTreeMap<u32, u64>,
     pub tidy_at_us: u64,
     pub expiry_at_us: u64,
     pub show_at_us: u64,
@@ -134,14 +137,25 @@ impl Hub {
         for note in mail.notes.drain(..) {
             self.noted(note);
         }
-        let wall_ms = clock::wall_ms();
-        for d in mail.deliveries.drain(..) {
-            faults::point("2-delivered");
-            self.lanes[d.lane].accept(d.body, d.fate, d.ack, self.state.now_us, wall_ms);
-        }
+        self.take_in(mail);
         self.state.urgent |= std::mem::take(&mut mail.urgent);
         for ask in mail.asks.drain(..) {
             self.asked(ask);
+        }
+    }
+
+    /// Step 3.
+    fn take_in(&mut self, mail: &mut Mail) {
+        let (now_us, wall_ms) = (self.state.now_us, clock::wall_ms());
+        let mut deliveries = mail.deliveries.drain(..);
+        let mut begin = 0;
+        for (end, handed_us) in mail.batches.drain(..) {
+            let took_us = now_us.saturating_sub(handed_us);
+            for d in deliveries.by_ref().take(end - std::mem::replace(&mut begin, end)) {
+                faults::point("2-delivered");
+                self.lanes[d.lane].stats.hand_us.record(took_us);
+                self.lanes[d.lane].accept(d.body, d.fate, d.ack, now_us, wall_ms);
+            }
         }
     }
 
@@ -266,7 +280,11 @@ impl Hub {
             Reply::Lost(losses) => self.note_losses(&losses),
             Reply::CommitFailed(error) => self.commit_failed(&error),
             Reply::Read { lane, read } => {
+                let (now_us, asked_us) = (self.state.now_us, self.state.reads.remove(&lane));
                 if let Some(lane) = self.lane_by_number(lane) {
+                    if let Some(asked_us) = asked_us.filter(|_| !read.chunks.is_empty()) {
+                        lane.stats.read_us.record(now_us.saturating_sub(asked_us));
+                    }
                     read.discarded.iter().for_each(|(_, freed)| lane.discarded(*freed));
                     lane.read_done(read.chunks, read.more);
                 }
@@ -309,6 +327,7 @@ impl Hub {
                 && self.owner.ask(Request::Read { lane: lane.number, after, bytes }).is_ok()
             {
                 lane.read_started();
+                self.state.reads.insert(lane.number, self.state.now_us);
             }
         }
     }

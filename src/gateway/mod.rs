@@ -20,7 +20,7 @@ use crate::forward::kafka::Cluster;
 use crate::intake::mqtt::SourceCounters;
 use crate::ops::control::{self, Control};
 use crate::ops::http;
-use crate::ops::metrics::{ExtraMetric, Metrics};
+use crate::ops::metrics::{Answered, Extra, ExtraMetric, Metrics};
 use crate::ops::snapshot::Shown;
 use crate::route::Router;
 use crate::spool::lane::{Lane, Start};
@@ -96,11 +96,15 @@ impl Gateway {
         let (sources, counters) =
             Sources::start(&self.config, &self.router, &(Arc::clone(&self.inbox) as _), &events, &sources_stopped);
         let _ = self.counters.set(counters.clone());
+        let answered = {
+            let counters = counters.clone();
+            Box::new(move || sources::answered(&counters))
+        };
         let extra = {
             let router = self.router.clone();
             Box::new(move || extra_metrics(&counters, &router))
         };
-        self.serve_http(extra).await;
+        self.serve_http(extra, answered).await;
         self.serve_control();
         ready();
         loop {
@@ -134,11 +138,11 @@ impl Gateway {
         }
     }
 
-    async fn serve_http(&self, extra: crate::ops::metrics::Extra) {
+    async fn serve_http(&self, extra: Extra, answered: Answered) {
         let Some(address) = self.config.http.listen else { return };
         match http::bind(address).await {
             Ok(listener) => {
-                let metrics = Arc::new(Metrics::new(Arc::clone(&self.shown), extra));
+                let metrics = Arc::new(Metrics::new(Arc::clone(&self.shown), extra, answered));
                 tokio::spawn(http::serve(listener, metrics));
             }
             // Without its window the gateway still does its work (promise 5).

@@ -13,4 +13,5 @@ mod leader;
 mod limits;
 mod own_events;
 mod security;
+mod step_times;
 mod topics;

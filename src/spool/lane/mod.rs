@@ -95,12 +95,22 @@ pub struct LaneStats {
     pub in_flight: u64,
     pub parked_topics: Vec<String>,
     pub full: bool,
-    /// Acceptance to commit (steps 2 to 4).
+    /// Hand-over by the source to acceptance (steps 2 to 3).
+    pub hand_us: Histogram,
+    /// Acceptance to commit (steps 3 to 4).
     pub commit_us: Histogram,
-    /// Acceptance to delivery of what was never on disk (steps 2 to 8).
+    /// Each commit that held a chunk of this lane, from the request on (step 4).
+    pub write_us: Histogram,
+    /// Acceptance to delivery of what was never on disk (steps 3 to 8).
     pub direct_us: Histogram,
+    /// Arrival to delivery, whichever way (steps 1 to 8). Exact to a millisecond for what was on disk.
+    pub whole_us: Histogram,
+    /// Each read that found something (step 6).
+    pub read_us: Histogram,
     /// Hand-over to delivery report (steps 7 to 8).
     pub delivery_us: Histogram,
+    /// The longest wait of a commit's settled chunks for that commit (step 9).
+    pub settle_us: Histogram,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
