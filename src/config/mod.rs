@@ -15,6 +15,7 @@ mod last_good;
 mod model;
 mod problem;
 mod properties;
+mod rank;
 mod reader;
 mod resolve;
 mod routes;
@@ -35,6 +36,7 @@ use toml::de::{DeTable, DeValue};
 pub use last_good::{LastGoodError, load_last_good, save_last_good};
 pub use model::*;
 pub use problem::{Cause, Problem, Problems, Severity, Spot};
+pub use rank::{Rank, parts};
 pub use surroundings::Surroundings;
 
 use file::ConfigFile;

@@ -139,11 +139,9 @@ impl Hub {
         commit.revived.extend_from_slice(&self.state.reviving);
     }
 
-    /// Stored bytes the spool can still take for this lane: 5 % are kept for the highest.
+    /// Stored bytes the spool can still take for this lane: some are kept for those that go before it.
     fn room(&self, lane: usize) -> u64 {
-        let max = self.config.spool.max_bytes;
-        let share = if Some(&lane) == self.order.first() || lane == self.events_lane { max } else { max - max / 20 };
-        share.saturating_sub(self.state.spool.used_bytes)
+        self.ranks[lane].share(self.config.spool.max_bytes).saturating_sub(self.state.spool.used_bytes)
     }
 
     fn count_payload(&mut self, commit: &Commit) {

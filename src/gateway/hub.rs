@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::events::EventWriter;
 use super::inbox::{Ask, Inbox, Mail, RawReport};
 use crate::clock;
-use crate::config;
+use crate::config::{self, Rank};
 use crate::faults;
 use crate::forward::ProducerNote;
 use crate::forward::kafka::{Cluster, Outgoing};
@@ -28,17 +28,18 @@ const PRODUCER_RETRY_US: u64 = 5_000_000;
 /// Steps 7 and 8 for all lanes.
 pub(super) struct Producers {
     pub clusters: Vec<Cluster>,
-    /// Of each lane: its cluster and permanent number.
-    pub lanes: Vec<(usize, u32)>,
+    /// Of each lane: its cluster, its permanent number, and its rank among the cluster's lanes.
+    pub lanes: Vec<(usize, u32, Rank)>,
     pub times: Times,
     pub now_us: u64,
 }
 
 impl Sink for Producers {
     fn send(&mut self, lane: usize, key: Key, run: u64, body: &Body) -> Sent {
-        let (cluster, number) = self.lanes[lane];
+        let (cluster, number, rank) = self.lanes[lane];
         faults::point("6-batch-read");
-        let sent = self.clusters[cluster].send(Outgoing { lane, number, key, run, body }, &self.times, self.now_us);
+        let sent =
+            self.clusters[cluster].send(Outgoing { lane, number, rank, key, run, body }, &self.times, self.now_us);
         if sent == Sent::Queued {
             faults::point("7-produced");
         }
@@ -52,6 +53,8 @@ pub(super) struct Hub {
     pub lanes: Vec<Lane>,
     /// Lane indices, highest priority first.
     pub order: Vec<usize>,
+    /// Of each lane, among all: the spool keeps room back for those that go first.
+    pub ranks: Vec<Rank>,
     pub events_lane: usize,
     pub producers: Producers,
     pub owner: Owner,

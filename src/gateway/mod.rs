@@ -15,7 +15,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
 use crate::clock;
-use crate::config::{Config, Lane as LaneConfig};
+use crate::config::{self, Config, Lane as LaneConfig, Rank};
 use crate::forward::kafka::Cluster;
 use crate::intake::mqtt::SourceCounters;
 use crate::ops::control::{self, Control};
@@ -196,6 +196,7 @@ fn settings(config: &Config) -> Settings {
 
 fn build_hub(config: &Arc<Config>, inbox: &Arc<Inbox>, owner: Owner, opened: &Opened, shown: &Arc<Shown>) -> Hub {
     let lanes = build_lanes(config, opened);
+    let ranks = Rank::all(&lanes.iter().map(|l| l.config.priority).collect::<Vec<_>>());
     let mut order: Vec<usize> = (0..lanes.len()).collect();
     order.sort_by_key(|i| std::cmp::Reverse(lanes[*i].config.priority));
     let mut times = crate::forward::times::Times::default();
@@ -209,7 +210,7 @@ fn build_hub(config: &Arc<Config>, inbox: &Arc<Inbox>, owner: Owner, opened: &Op
         .map(|(i, k)| Cluster::new(i, k.clone(), config.gateway.name.clone(), bytes_max, Arc::clone(inbox) as _));
     let producers = Producers {
         clusters: clusters.collect(),
-        lanes: lanes.iter().map(|l| (l.config.kafka, l.number)).collect(),
+        lanes: lanes.iter().zip(ranks_by_cluster(&lanes)).map(|(l, rank)| (l.config.kafka, l.number, rank)).collect(),
         times,
         now_us: 0,
     };
@@ -220,6 +221,7 @@ fn build_hub(config: &Arc<Config>, inbox: &Arc<Inbox>, owner: Owner, opened: &Op
         config: Arc::clone(config),
         lanes,
         order,
+        ranks,
         events_lane: config.events_lane,
         producers,
         owner,
@@ -232,9 +234,13 @@ fn build_hub(config: &Arc<Config>, inbox: &Arc<Inbox>, owner: Owner, opened: &Op
 
 /// The configured lanes, then those that only the file knows: they drain until empty.
 fn build_lanes(config: &Config, opened: &Opened) -> Vec<Lane> {
-    let window_bytes_max = (config.memory.window as usize / opened.lanes.len().max(1)).max(64 << 10);
-    let lane = |(index, found): (usize, &crate::spool::owner::OpenedLane)| {
-        let lane_config = config.lanes.get(index).cloned().unwrap_or_else(|| drained(config, &found.name));
+    let configs = opened.lanes.iter().enumerate();
+    let configs = configs.map(|(i, l)| config.lanes.get(i).cloned().unwrap_or_else(|| drained(config, &l.name)));
+    let configs: Vec<LaneConfig> = configs.collect();
+    let ranks = Rank::all(&configs.iter().map(|l| l.priority).collect::<Vec<_>>());
+    let windows = config::parts(config.memory.window, &ranks);
+    let lane = |(index, (found, lane_config)): (usize, (&crate::spool::owner::OpenedLane, LaneConfig))| {
+        let window_bytes_max = (windows[index] as usize).max(64 << 10);
         let start = Start {
             index,
             number: found.number,
@@ -244,7 +250,18 @@ fn build_lanes(config: &Config, opened: &Opened) -> Vec<Lane> {
         };
         Lane::new(lane_config, &start)
     };
-    opened.lanes.iter().enumerate().map(lane).collect()
+    opened.lanes.iter().zip(configs).enumerate().map(lane).collect()
+}
+
+/// Of each lane, among those of its cluster.
+fn ranks_by_cluster(lanes: &[Lane]) -> Vec<Rank> {
+    let rank = |lane: &Lane| {
+        let beside: Vec<&Lane> = lanes.iter().filter(|l| l.config.kafka == lane.config.kafka).collect();
+        let ranks = Rank::all(&beside.iter().map(|l| l.config.priority).collect::<Vec<_>>());
+        let own = beside.iter().zip(ranks).find(|(l, _)| l.index == lane.index);
+        own.map_or(Rank::Lowest, |(_, rank)| rank)
+    };
+    lanes.iter().map(rank).collect()
 }
 
 fn drained(config: &Config, name: &str) -> LaneConfig {

@@ -195,7 +195,7 @@ fn lane_gauges(out: &mut Out<'_, '_>, s: &Snapshot) -> Encoded {
         ("lane_history_bytes", "Bytes of delivered chunks that are kept", |l| l.stats.backlog.history_bytes as f64),
         ("lane_open_records", "Accepted, not durable yet", |l| l.stats.open as f64),
         ("lane_in_flight_records", "With the producer", |l| l.stats.in_flight as f64),
-        ("lane_oldest_age_seconds", "Age of the oldest undelivered record in memory", |l| l.oldest_age_s),
+        ("lane_oldest_age_seconds", "Age of the oldest undelivered record", |l| l.oldest_age_s),
         ("lane_parked_topics", "Kafka topics that refuse records", |l| l.stats.parked_topics.len() as f64),
         ("lane_full", "1 while a limit of the lane is reached", |l| f64::from(u8::from(l.stats.full))),
     ];

@@ -304,11 +304,15 @@ impl Lane {
         self.in_flight
     }
 
-    /// Arrival (wall clock, ms) of the oldest undelivered record in memory.
+    /// Arrival (wall clock, ms) of the oldest undelivered record: in memory, or left in the file behind a parked topic.
     pub fn oldest_arrival_ms(&self) -> Option<i64> {
+        [self.oldest_held_ms(), self.parks.oldest_left_ms()].into_iter().flatten().min()
+    }
+
+    fn oldest_held_ms(&self) -> Option<i64> {
         let held = self.window.chunks().flat_map(|c| &c.records).find(|r| r.stage != Stage::Settled).map(|r| &r.body);
         let oldest = held.or_else(|| self.open.front().map(|o| &o.body))?;
-        oldest.view().ok().map(|v| v.arrival.wall_ms)
+        oldest.arrived_ms().ok()
     }
 
     /// The sequence of the record accepted last.
