@@ -33,6 +33,7 @@ use std::path::{Path, PathBuf};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+pub use lanes::DEFAULT as DEFAULT_LANE;
 pub use last_good::{LastGoodError, load_last_good, save_last_good};
 pub use model::*;
 pub use problem::{Cause, Problem, Problems, Severity, Spot};

@@ -65,6 +65,7 @@ impl Hub {
             || self.expiry_due()
             || self.lanes.iter().any(Lane::is_purging)
             || self.has_losses_to_tell()
+            || !self.state.revived.is_empty()
             || self.state.disk_full
     }
 
@@ -131,14 +132,6 @@ impl Hub {
         commit.told.extend_from_slice(&self.state.told);
     }
 
-    /// Requeued dead letters leave their table in the commit that holds them again, never before.
-    fn revive(&mut self, commit: &mut Commit) {
-        let safe =
-            self.state.revived.iter().filter(|(lane, sequence, _)| !self.lanes[*lane].in_memory_alone(*sequence));
-        self.state.reviving = safe.map(|(_, _, id)| *id).collect();
-        commit.revived.extend_from_slice(&self.state.reviving);
-    }
-
     /// Stored bytes the spool can still take for this lane: some are kept for those that go before it.
     fn room(&self, lane: usize) -> u64 {
         self.ranks[lane].share(self.config.spool.max_bytes).saturating_sub(self.state.spool.used_bytes)
@@ -167,6 +160,7 @@ impl Hub {
         let (told, reviving) = (std::mem::take(&mut self.state.told), std::mem::take(&mut self.state.reviving));
         self.state.telling.retain(|(_, id)| !told.contains(id));
         self.state.revived.retain(|(_, _, id)| !reviving.contains(id));
+        self.answer_requeues();
         self.state.copied.clear();
         self.note_losses(&done.losses);
         if self.state.disk_full && !done.chunk_bytes.is_empty() {

@@ -80,6 +80,8 @@ pub(super) struct State {
     /// Requeued dead letters (lane, sequence, row), and the rows that the running commit deletes.
     pub revived: Vec<(usize, u64, i64)>,
     pub reviving: Vec<i64>,
+    /// Who waits for the commit of what is revived.
+    pub revival: Vec<super::requeue::Waiting>,
     /// Dead letters of the running or a failed commit whose copy is on its way to the dead-letter topic.
     pub copied: std::collections::HashSet<(u32, u64, u64)>,
     /// When the running commit was asked for, and each lane's read (by its number), µs of this process.
@@ -367,21 +369,6 @@ impl Hub {
                 self.tell("stop", serde_json::json!({}));
             }
         }
-    }
-
-    fn requeue(&mut self, number: u32, letters: Vec<(i64, Body)>, done: tokio::sync::oneshot::Sender<usize>) {
-        let now_us = self.state.now_us;
-        let wall_ms = clock::wall_ms();
-        let count = letters.len();
-        let default = self.order.last().copied().unwrap_or(0);
-        let lane = self.lanes.iter().position(|l| l.number == number).unwrap_or(default);
-        for (id, body) in letters {
-            self.lanes[lane].accept(body, crate::intake::Fate::Forward, None, now_us, wall_ms);
-            self.state.revived.push((lane, self.lanes[lane].last_sequence(), id));
-        }
-        // From direct they would go without a commit, and the table would keep them.
-        self.lanes[lane].spool_now(now_us);
-        let _ = done.send(count);
     }
 
     fn stopped(&self) -> bool {

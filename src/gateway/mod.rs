@@ -4,6 +4,7 @@ mod commit;
 pub mod events;
 mod hub;
 pub mod inbox;
+mod requeue;
 mod sources;
 mod tell;
 mod wear;
@@ -264,10 +265,19 @@ fn ranks_by_cluster(lanes: &[Lane]) -> Vec<Rank> {
     lanes.iter().map(rank).collect()
 }
 
+/// As `default`, but nothing of it is evicted for its age or kept as history, and it is behind all others.
 fn drained(config: &Config, name: &str) -> LaneConfig {
-    tracing::warn!(lane = name, "the spool holds a lane that the config does not know: it drains to the first cluster");
-    let like = config.lanes.last().cloned().expect("the configuration always has the default lane");
-    LaneConfig { name: name.to_owned(), priority: i32::MIN, when_reason: "not in the config: drains".into(), ..like }
+    tracing::warn!(lane = name, "the spool holds a lane that the config does not know: it drains as `default` does");
+    let like = config.lanes.iter().find(|l| l.name == config::DEFAULT_LANE).cloned();
+    LaneConfig {
+        name: name.to_owned(),
+        priority: i32::MIN,
+        when_reason: "not in the config: drains".into(),
+        delivery: config::Delivery::AtLeastOnce,
+        max_age: None,
+        keep: None,
+        ..like.expect("the configuration always has the default lane")
+    }
 }
 
 /// Sources and routes count for themselves; here their numbers get names.
