@@ -5,4 +5,5 @@
 
 pub mod access;
 pub mod counters;
+pub mod packet;
 pub mod transport;
