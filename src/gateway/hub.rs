@@ -140,6 +140,7 @@ impl Hub {
             self.lanes[d.lane].accept(d.body, d.fate, d.ack, self.state.now_us, wall_ms);
         }
         self.state.urgent |= std::mem::take(&mut mail.urgent);
+        self.lanes[self.events_lane].stats.dropped += std::mem::take(&mut mail.events_refused);
         for ask in mail.asks.drain(..) {
             self.asked(ask);
         }

@@ -12,6 +12,8 @@ use crate::spool::Reply;
 
 /// Commands and source events waiting at most; more are refused (a command) or counted (an event).
 const ASKS_MAX: usize = 256;
+/// Of these, presence of devices: ten thousand that come back at once must not keep a command or the watchdog out.
+const PRESENCE_MAX: usize = ASKS_MAX / 2;
 
 /// How long the hub lets mail gather after it has been woken: far below any latency that a sender notices.
 const GATHER: Duration = Duration::from_micros(100);
@@ -59,6 +61,8 @@ pub struct Mail {
     pub notes: Vec<ProducerNote>,
     pub replies: Vec<Reply>,
     pub asks: Vec<Ask>,
+    /// Source events that found no room.
+    pub events_refused: u64,
     /// A sender has used up its window.
     pub urgent: bool,
 }
@@ -72,6 +76,14 @@ impl Mail {
             && self.replies.is_empty()
             && self.asks.is_empty()
             && !self.urgent
+    }
+
+    fn has_room(&self, ask: &Ask) -> bool {
+        match ask {
+            Ask::Stop { .. } => true,
+            Ask::Source { event, .. } if event.is_presence() => self.asks.len() < PRESENCE_MAX,
+            _ => self.asks.len() < ASKS_MAX,
+        }
     }
 }
 
@@ -124,13 +136,14 @@ impl Inbox {
     }
 
     /// # Errors
-    /// Gives the ask back when too many wait.
+    /// Gives the ask back when too many wait. A source's event is counted then.
     pub fn ask(&self, ask: Ask) -> Result<(), Ask> {
         let mut refused = None;
         self.put(|m| {
-            if m.asks.len() < ASKS_MAX || matches!(ask, Ask::Stop { .. }) {
+            if m.has_room(&ask) {
                 m.asks.push(ask);
             } else {
+                m.events_refused += u64::from(matches!(ask, Ask::Source { .. }));
                 refused = Some(ask);
             }
         });

@@ -7,11 +7,12 @@ pub mod mqtt;
 mod rate;
 mod window;
 
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 
 use tokio::sync::Notify;
 
-pub use kept::{Change, Kind, MessageId};
+pub use kept::{Change, Fact, Kind, MessageId};
 
 use crate::config::Subscription;
 use crate::record::{Body, Reading};
@@ -165,8 +166,41 @@ pub enum SourceEvent {
         topic: String,
         bytes: u64,
     },
-    /// A listener cannot do all of its work: an address that cannot be bound, a certificate that cannot be read.
+    /// A device has connected to the listener.
+    DeviceConnected {
+        client: String,
+        user: Option<String>,
+        /// `None`: a Unix socket.
+        address: Option<IpAddr>,
+        /// Of MQTT: `3.1.1` or `5`.
+        version: &'static str,
+        session_present: bool,
+    },
+    /// A device's connection has ended; `clean`: by its own DISCONNECT.
+    DeviceDisconnected {
+        client: String,
+        reason: String,
+        clean: bool,
+    },
+    /// A device's will has been published to this topic.
+    DeviceWill {
+        client: String,
+        topic: String,
+    },
+    /// An endpoint could not be bound, or a file of the listener not be read.
     ListenerTrouble {
         reason: String,
     },
+}
+
+impl SourceEvent {
+    /// Whether it is about one device of many: these come by the thousand and must not crowd out the others.
+    pub fn is_presence(&self) -> bool {
+        matches!(
+            self,
+            SourceEvent::DeviceConnected { .. }
+                | SourceEvent::DeviceDisconnected { .. }
+                | SourceEvent::DeviceWill { .. }
+        )
+    }
 }
