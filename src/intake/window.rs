@@ -108,11 +108,6 @@ impl<A: Answer> Window<A> {
         self.slots.is_empty()
     }
 
-    /// Readings that are not answered.
-    pub(super) fn len(&self) -> usize {
-        self.slots.len()
-    }
-
     pub(super) fn generation(&self) -> u64 {
         self.generation
     }

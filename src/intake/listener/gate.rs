@@ -115,8 +115,9 @@ impl Gate {
     }
 }
 
+#[cfg(test)]
 impl Share {
-    pub(super) fn is_closed(&self) -> bool {
+    fn is_closed(&self) -> bool {
         self.closed
     }
 }

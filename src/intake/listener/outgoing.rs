@@ -226,8 +226,4 @@ impl Outgoing {
     pub(super) fn bytes(&self) -> u64 {
         self.bytes
     }
-
-    pub(super) fn is_idle(&self) -> bool {
-        self.waiting.is_empty() && self.flying.is_empty()
-    }
 }

@@ -53,6 +53,8 @@ pub(super) struct Session {
     pub(super) will: Option<Box<Will>>,
     pub(super) subscriptions: BTreeMap<Box<str>, Options>,
     pub(super) outgoing: Outgoing,
+    /// Its connection has been told as present.
+    pub(super) announced: bool,
     /// The connection has been woken for messages and has not looked yet.
     pub(super) woken: bool,
     pub(super) inbound: BTreeMap<u16, Inbound>,
@@ -86,6 +88,7 @@ impl Session {
             will: None,
             subscriptions: BTreeMap::new(),
             outgoing: Outgoing::default(),
+            announced: false,
             woken: false,
             inbound: BTreeMap::new(),
             pending: 0,

@@ -76,7 +76,6 @@ impl Exchange {
             }
             return;
         };
-        let client = session.client.to_string();
         let delayed = session.will.as_ref().is_some_and(|will| will.delay_s > 0);
         if delayed && !clean_start {
             session.will = None;
@@ -84,7 +83,7 @@ impl Exchange {
         old.queue.wake();
         ListenerCounters::add(&self.parts.counters.takeovers, 1);
         self.publish_will(number, now);
-        self.tell(SourceEvent::DeviceDisconnected { client, reason: "taken over".to_owned(), clean: false });
+        self.tell_gone(number, "taken over", false);
     }
 
     /// What the client asks for, within the limit. 3.1.1 sessions that are kept get the limit.
@@ -198,10 +197,18 @@ impl Exchange {
         if ended.forget_will || ended.stopping {
             session.will = None;
         }
-        let client = session.client.to_string();
-        self.tell(SourceEvent::DeviceDisconnected { client, reason: ended.reason.to_owned(), clean: ended.clean });
+        self.tell_gone(number, ended.reason, ended.clean);
         self.rest(number, now);
         self.keep_few_enough(now);
+    }
+
+    /// Nobody hears of the end of what never began.
+    fn tell_gone(&mut self, number: u64, reason: &str, clean: bool) {
+        let Some(session) = self.sessions.get_mut(&number) else { return };
+        if std::mem::take(&mut session.announced) {
+            let client = session.client.to_string();
+            self.tell(SourceEvent::DeviceDisconnected { client, reason: reason.to_owned(), clean });
+        }
     }
 
     /// A session without a connection: it ends now, or at a time, or never.

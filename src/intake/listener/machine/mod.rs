@@ -20,7 +20,6 @@ use super::counters::ListenerCounters;
 use super::exchange::{Ended, Exchange};
 use super::gate::Share;
 use super::packet::{self, Connect, Refused, Version, reason};
-use super::transport::Peer;
 use crate::intake::rate::Bucket;
 use crate::intake::window::{self, Window};
 use crate::intake::{Ack, AckQueue, AckTicket};
@@ -428,10 +427,5 @@ impl Machine {
 
     pub(super) fn why_closed(&self) -> &'static str {
         self.closing.as_ref().map_or("closed", |closing| closing.reason)
-    }
-
-    /// Of the peer, once it is let in.
-    fn user(&self, peer: &Peer) -> Option<String> {
-        self.rights.user().map(str::to_owned).or_else(|| peer.certificate.clone())
     }
 }

@@ -146,18 +146,18 @@ impl Machine {
         Ok(Flow::More)
     }
 
-    /// What `forebay.events` learns of it; `None` until CONNACK has been written.
+    /// What `forebay.events` learns of it, once, when CONNACK has been written.
     pub(in crate::intake::listener) fn presence(&self, exchange: &mut Exchange, peer: &Peer) -> Option<SourceEvent> {
-        if self.stage != Stage::Open {
+        let session = exchange.session(self.session).filter(|_| self.stage == Stage::Open)?;
+        if !session.is_attached_to(self.connection) || std::mem::replace(&mut session.announced, true) {
             return None;
         }
-        let session_present = exchange.session(self.session).is_some_and(|session| session.present);
         Some(SourceEvent::DeviceConnected {
             client: self.client.to_string(),
-            user: self.user(peer),
+            user: self.rights.user().map(str::to_owned).or_else(|| peer.certificate.clone()),
             address: peer.address,
             version: if self.version.is_v5() { "5" } else { "3.1.1" },
-            session_present,
+            session_present: session.present,
         })
     }
 }

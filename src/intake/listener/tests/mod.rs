@@ -2,7 +2,6 @@
 
 mod bench;
 mod client;
-mod crash;
 mod framing;
 mod protocol;
 mod qos2;
