@@ -79,6 +79,8 @@ pub struct Budget {
     pub window: u64,
     /// Records handed to the producers (`queue.buffering.max.kbytes`; real use is about twice this), over all clusters.
     pub producer: u64,
+    /// What the listeners hold for local subscribers: queues and retained messages. 0 without a listener.
+    pub fan_out: u64,
 }
 
 #[derive(Debug, Clone)]

@@ -140,12 +140,12 @@ impl Resolver<'_> {
 /// Resolves the merged file. The configuration is valid only where the findings hold no error.
 pub fn resolve(mut file: ConfigFile, mut r: Resolver<'_>) -> (Config, Findings) {
     let gateway = gateway(&file.gateway.take(), &mut r);
-    let memory = budget::resolve(&file.memory.take(), &mut r);
+    let source = file.source.take();
+    let memory = budget::resolve(&file.memory.take(), !source.listener.0.is_empty(), &mut r);
     let spool = spool(&file.spool.take(), &gateway, &mut r);
     let clusters = clusters::resolve(file.kafka.0, &gateway, &mut r);
-    let mqtt = file.source.take().mqtt.0;
-    let mut sources = sources::resolve(&mqtt, &gateway, &memory, &spool, &mut r);
-    let window = lanes::InFlight::of(&memory, clusters.list.len(), &sources.list);
+    let mut sources = sources::resolve(&source, &gateway, &memory, &spool, &mut r);
+    let window = lanes::InFlight::of(&memory, clusters.list.len(), &sources);
     let lanes = lanes::resolve(&file.lane.0, &clusters, &spool, &window, &mut r);
     let policy = topics::policy(&file.topic_policy.take(), &mut r);
     let topics = topics::resolve(&file.topic.0, &clusters, &mut r);
@@ -164,7 +164,7 @@ pub fn resolve(mut file: ConfigFile, mut r: Resolver<'_>) -> (Config, Findings) 
         topics: topics.list,
         topic_policy: policy,
         mqtt_sources: sources.list,
-        listeners: Vec::new(),
+        listeners: sources.listeners,
         routes: routes.list,
         unmatched: routes.unmatched,
         hash: String::new(),

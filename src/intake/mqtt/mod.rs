@@ -17,7 +17,7 @@ mod liveness;
 mod oversize;
 mod receive;
 mod session;
-mod tls;
+pub(super) mod tls;
 mod topics;
 mod window;
 

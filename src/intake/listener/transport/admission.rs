@@ -130,3 +130,73 @@ impl Drop for Admitted {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn gate(connections: u32, per_address: u32, rate: u32) -> Arc<Admission> {
+        Admission::new(&ListenerLimits {
+            connections,
+            connections_per_address: per_address,
+            connect_rate: rate,
+            ..ListenerLimits::default()
+        })
+    }
+
+    fn address(n: u8) -> Option<IpAddr> {
+        Some(IpAddr::from([10, 0, 0, n]))
+    }
+
+    #[test]
+    fn a_second_brings_as_many_as_the_rate_says() {
+        let (gate, start) = (gate(1_000, 1_000, 10), Instant::now());
+        let come = |at: Duration| (0..100).filter(|_| gate.admit(address(1), start + at).is_ok()).count();
+        assert_eq!(come(Duration::ZERO), 10);
+        assert_eq!(come(Duration::from_millis(99)), 0);
+        assert_eq!(come(Duration::from_millis(350)), 3);
+        assert_eq!(come(Duration::from_secs(60)), 10);
+        assert_eq!(gate.admit(address(1), start).err(), Some(Closed::Rate));
+    }
+
+    #[test]
+    fn loopback_and_unix_sockets_count_for_no_address() {
+        let (gate, now) = (gate(10, 1, 100), Instant::now());
+        let local = [None, Some("127.0.0.1".parse().expect("an address")), Some("::1".parse().expect("an address"))];
+        let kept: Vec<_> = local.into_iter().cycle().take(6).map(|address| gate.admit(address, now)).collect();
+        assert!(kept.iter().all(Result::is_ok));
+        let mapped = Some("::ffff:10.0.0.1".parse().expect("an address"));
+        let one = gate.admit(mapped, now);
+        assert!(one.is_ok());
+        assert_eq!(gate.admit(address(1), now).err(), Some(Closed::Address));
+        assert!(gate.admit(address(2), now).is_ok());
+    }
+
+    proptest! {
+        #[test]
+        fn no_limit_is_passed_and_every_place_comes_back(
+            steps in prop::collection::vec((0_u8..6, any::<bool>(), 0_u64..300), 1..300),
+        ) {
+            let (gate, mut now) = (gate(8, 3, 20), Instant::now());
+            let mut inside: Vec<(u8, Admitted)> = Vec::new();
+            for (n, leaves, millis) in steps {
+                now += Duration::from_millis(millis);
+                if leaves && !inside.is_empty() {
+                    inside.swap_remove(usize::from(n) % inside.len());
+                } else if let Ok(admitted) = gate.admit(address(n), now) {
+                    inside.push((n, admitted));
+                }
+                prop_assert_eq!(gate.connections() as usize, inside.len());
+                prop_assert!(inside.len() <= 8);
+                for n in 0..6 {
+                    prop_assert!(inside.iter().filter(|(other, _)| *other == n).count() <= 3);
+                }
+            }
+            inside.clear();
+            prop_assert_eq!(gate.connections(), 0);
+            prop_assert!(gate.lock().by_address.is_empty());
+        }
+    }
+}

@@ -6,15 +6,22 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::server::TlsStream;
 
-/// The bytes of one device's connection.
+use super::websocket::WebSocket;
+
+/// The bytes of one device's connection. Belongs to one task. After a write that is pending the caller must come back
+/// with at least the same bytes: a WebSocket has announced their number.
 #[derive(Debug)]
 pub struct Stream(Kind);
 
+/// What is large is boxed: thousands of connections are plain TCP.
 #[derive(Debug)]
 enum Kind {
     Tcp(TcpStream),
     Unix(UnixStream),
+    Tls(Box<TlsStream<Stream>>),
+    WebSocket(Box<WebSocket<Stream>>),
 }
 
 impl From<TcpStream> for Stream {
@@ -29,6 +36,18 @@ impl From<UnixStream> for Stream {
     }
 }
 
+impl From<TlsStream<Stream>> for Stream {
+    fn from(stream: TlsStream<Stream>) -> Self {
+        Stream(Kind::Tls(Box::new(stream)))
+    }
+}
+
+impl From<WebSocket<Stream>> for Stream {
+    fn from(stream: WebSocket<Stream>) -> Self {
+        Stream(Kind::WebSocket(Box::new(stream)))
+    }
+}
+
 macro_rules! each {
     ($self:ident, $stream:ident => $call:expr) => {
         match &mut $self.get_mut().0 {
@@ -38,6 +57,14 @@ macro_rules! each {
             }
             Kind::Unix(stream) => {
                 let $stream = Pin::new(stream);
+                $call
+            }
+            Kind::Tls(stream) => {
+                let $stream = Pin::new(stream.as_mut());
+                $call
+            }
+            Kind::WebSocket(stream) => {
+                let $stream = Pin::new(stream.as_mut());
                 $call
             }
         }
@@ -53,6 +80,23 @@ impl AsyncRead for Stream {
 impl AsyncWrite for Stream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         each!(self, stream => stream.poll_write(cx, bytes))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        pieces: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        each!(self, stream => stream.poll_write_vectored(cx, pieces))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match &self.0 {
+            Kind::Tcp(stream) => stream.is_write_vectored(),
+            Kind::Unix(stream) => stream.is_write_vectored(),
+            Kind::Tls(stream) => stream.is_write_vectored(),
+            Kind::WebSocket(stream) => stream.is_write_vectored(),
+        }
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
