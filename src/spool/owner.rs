@@ -237,7 +237,13 @@ impl Worker {
     /// What has been delivered leaves free pages in the file: with enough of them a commit needs nothing of the disk.
     fn has_room(&self, commit: &Commit) -> bool {
         let bytes = |chunk: &NewChunk| chunk.records.iter().map(|(_, body)| body.len() as u64).sum::<u64>();
-        self.disk.room() > 0 || self.store.free_bytes() > commit.chunks.iter().map(bytes).sum()
+        let wanted: u64 = commit.chunks.iter().map(bytes).sum();
+        let there_is = || self.disk.room() > 0 || self.store.free_bytes() > wanted;
+        if !there_is() {
+            // An empty file may still take the disk: its pages are given up in the WAL alone.
+            self.store.write_back();
+        }
+        there_is()
     }
 
     /// After an I/O error nothing is known about the open file (a failed fsync may have dropped dirty pages).
