@@ -51,6 +51,24 @@ fn a_kept_session_stands_after_a_crash_with_its_subscriptions() {
 }
 
 #[test]
+fn a_later_write_does_not_stand_for_an_earlier_one() {
+    let mut bench = Bench::held();
+    let mut reader = bench.connect(&Hello::kept(V311, "r", 0));
+    bench.hub.commit_all();
+    bench.run(&mut reader);
+    reader.got();
+    bench.send(&mut reader, &subscribe(V311, 1, &[("a", 1)]));
+    bench.send(&mut reader, &subscribe(V311, 2, &[("b", 1)]));
+    bench.hub.commit_newest();
+    bench.run(&mut reader);
+    assert_eq!(reader.got(), []);
+    bench.hub.commit_all();
+    bench.run(&mut reader);
+    let suback = |id| Got::SubAck { id, codes: vec![1] };
+    assert_eq!(reader.got(), [suback(1), suback(2)]);
+}
+
+#[test]
 fn a_clean_session_leaves_nothing() {
     let mut bench = Bench::new();
     let mut reader = bench.open(&Hello::new(V311, "r"));
