@@ -282,7 +282,7 @@ impl Exchange {
     }
 
     /// Above the limit, the session that would end first ends at once.
-    fn keep_few_enough(&mut self, now: Duration) {
+    pub(super) fn keep_few_enough(&mut self, now: Duration) {
         let max = self.config().limits.sessions as usize;
         while self.timers.len() > max {
             let Some(&(_, number)) = self.timers.first() else { return };

@@ -294,6 +294,27 @@ fn above_the_number_of_sessions_the_first_to_expire_goes() {
 }
 
 #[test]
+fn while_the_spool_hangs_sessions_do_not_pile_up() {
+    let mut config = config();
+    (config.limits.connections, config.limits.sessions) = (10, 10);
+    let mut bench = Bench::with(config, std::sync::Arc::default());
+    for n in 0..200 {
+        let mut device = bench.connect(&Hello::kept(V5, &format!("d{n}"), 60));
+        bench.cut(&mut device);
+    }
+    bench.exchange.show();
+    assert!(bench.count(|c| &c.sessions) <= 20 && bench.hub.waiting() <= 40, "{}", bench.hub.waiting());
+    let mut device = bench.connect(&Hello::new(V5, "x"));
+    assert!(matches!(device.got().as_slice(), [Got::ConnAck { code: 0x89, .. }]));
+    bench.hub.set_prompt(true);
+    bench.house();
+    let mut device = bench.connect(&Hello::new(V5, "x"));
+    assert!(!is_present(&mut device));
+    bench.exchange.show();
+    assert!(bench.count(|c| &c.sessions) <= 11);
+}
+
+#[test]
 fn presence_is_told() {
     let mut bench = Bench::new();
     let mut device = bench.open(&Hello::new(V5, "d"));
