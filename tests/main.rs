@@ -6,5 +6,6 @@
 
 mod demo;
 mod harness;
+mod listener;
 mod main_path;
 mod tidy;
