@@ -1,5 +1,7 @@
 //! `forebay check`: everything that is wrong with the configuration, or what it comes to.
 
+mod listeners;
+
 use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::path::Path;
@@ -23,7 +25,7 @@ pub struct CheckArgs {
 
 /// Problems go to stderr, the summary to stdout; with `--json` everything goes to stdout.
 pub fn run(path: &Path, args: &CheckArgs) -> u8 {
-    let outcome = config::load(path).and_then(with_producers);
+    let outcome = config::load(path).and_then(with_producers).and_then(listeners::with_files);
     let code = outcome.as_ref().map_or_else(|problems| code_of(problems.cause), |_| exit::OK);
     let printed = match (&outcome, args.json) {
         (outcome, true) => print(io::stdout(), &json(outcome)),
@@ -89,7 +91,11 @@ fn write_summary(out: &mut String, config: &Config) -> std::fmt::Result {
     let memory = &config.memory;
     writeln!(out, "gateway  {}, configuration {}", config.gateway.name, config.hash)?;
     let [max, intake, window, producer] = [memory.max, memory.intake, memory.window, memory.producer].map(show_size);
-    writeln!(out, "memory   {max}: intake {intake}, window {window}, producer {producer} (uses about 2.1 times)")?;
+    let fan_out = if memory.fan_out > 0 { format!(", fan_out {}", show_size(memory.fan_out)) } else { String::new() };
+    writeln!(
+        out,
+        "memory   {max}: intake {intake}, window {window}, producer {producer} (uses about 2.1 times){fan_out}"
+    )?;
     let spool = &config.spool;
     let delay = show_duration(spool.ack_delay);
     writeln!(out, "spool    {}, at most {}, ack_delay {delay}", spool.path.display(), show_size(spool.max_bytes))?;
@@ -99,6 +105,7 @@ fn write_summary(out: &mut String, config: &Config) -> std::fmt::Result {
     for source in &config.mqtt_sources {
         writeln!(out, "source   {}", source_line(source))?;
     }
+    listeners::write_lines(out, config)?;
     for route in &config.routes {
         writeln!(out, "route    {}", route_line(route, config))?;
     }
@@ -204,6 +211,7 @@ struct JsonConfig<'c> {
     memory: JsonMemory,
     lanes: Vec<JsonLane<'c>>,
     sources: Vec<JsonSource<'c>>,
+    listeners: Vec<listeners::JsonListener<'c>>,
     routes: Vec<JsonRoute<'c>>,
     kafka: Vec<&'c str>,
 }
@@ -214,6 +222,7 @@ struct JsonMemory {
     intake: u64,
     window: u64,
     producer: u64,
+    fan_out: u64,
 }
 
 #[derive(Serialize)]
@@ -280,9 +289,16 @@ fn json_config(config: &Config) -> JsonConfig<'_> {
     JsonConfig {
         gateway: &config.gateway.name,
         hash: &config.hash,
-        memory: JsonMemory { max: memory.max, intake: memory.intake, window: memory.window, producer: memory.producer },
+        memory: JsonMemory {
+            max: memory.max,
+            intake: memory.intake,
+            window: memory.window,
+            producer: memory.producer,
+            fan_out: memory.fan_out,
+        },
         lanes: config.lanes.iter().map(|lane| json_lane(lane, config)).collect(),
         sources: config.mqtt_sources.iter().map(json_source).collect(),
+        listeners: config.listeners.iter().map(listeners::json).collect(),
         routes: config.routes.iter().map(|route| json_route(route, config)).collect(),
         kafka: config.kafka.iter().map(|cluster| cluster.name.as_str()).collect(),
     }

@@ -10,6 +10,7 @@ mod dlq;
 pub mod exit;
 mod kafka;
 mod log;
+mod passwd;
 mod replay;
 mod run;
 pub mod simulate;
@@ -50,6 +51,8 @@ enum Command {
     /// The dead letters: records that Kafka will never take, or that no route could place.
     #[command(subcommand)]
     Dlq(dlq::DlqCommand),
+    /// Set, delete or list the users of a listener.
+    Passwd(passwd::PasswdArgs),
     /// Compare the configured Kafka topics with the cluster, or make them.
     Topics(topics::TopicsArgs),
     /// Show the whole path on this machine, with an outage of Kafka. Needs nothing installed.
@@ -73,6 +76,7 @@ fn run(cli: Cli) -> ExitCode {
         Command::Status(args) => status::run(&cli.config, &args),
         Command::Spool(command) => spool::run(&cli.config, &command),
         Command::Dlq(command) => dlq::run(&cli.config, &command),
+        Command::Passwd(args) => passwd::run(&args),
         Command::Topics(args) => topics_of(&cli.config, &args),
         Command::Demo(args) => demo::run(&args),
         Command::Simulate(args) => return simulate::run(*args),

@@ -8,10 +8,11 @@ use std::time::Duration;
 use super::clusters::Clusters;
 use super::fields::Opt;
 use super::file::LaneTable;
-use super::model::{Budget, Delivery, Grace, Lane, MqttSource, Order, Spool, When, WhenFull};
+use super::model::{Budget, Delivery, Grace, Lane, Order, Spool, When, WhenFull};
 use super::problem::{nearest, one_of};
 use super::reader::At;
 use super::resolve::{DAY, Resolver};
+use super::sources::Sources;
 use super::units::{self, show_duration, show_size};
 
 pub const DEFAULT: &str = "default";
@@ -29,9 +30,9 @@ pub struct InFlight {
 }
 
 impl InFlight {
-    pub fn of(memory: &Budget, clusters: usize, sources: &[MqttSource]) -> Self {
-        let records = sources.iter().map(|source| u64::from(source.receive_maximum)).max();
-        InFlight { bytes: memory.producer / clusters.max(1) as u64, records: records.unwrap_or(0) }
+    pub fn of(memory: &Budget, clusters: usize, sources: &Sources<'_>) -> Self {
+        let records = u64::from(sources.receive_maximum());
+        InFlight { bytes: memory.producer / clusters.max(1) as u64, records }
     }
 }
 

@@ -12,6 +12,7 @@ mod files;
 pub mod identity;
 mod lanes;
 mod last_good;
+mod listener;
 mod listener_model;
 mod model;
 mod problem;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::events::EventWriter;
 use super::inbox::{Ask, Inbox, Mail, RawReport};
+use super::keeping::{Ids, Keeping};
 use crate::clock;
 use crate::config;
 use crate::faults;
@@ -58,6 +59,8 @@ pub(super) struct Hub {
     pub events: EventWriter,
     pub shown: Arc<Shown>,
     pub set_aside: Option<crate::spool::owner::SetAside>,
+    pub keeping: Keeping,
+    pub ids: Ids,
     pub state: State,
 }
 
@@ -135,11 +138,17 @@ impl Hub {
             self.noted(note);
         }
         let wall_ms = clock::wall_ms();
-        for d in mail.deliveries.drain(..) {
+        let mut changes = mail.changes.drain(..).peekable();
+        for (i, delivery) in mail.deliveries.drain(..).enumerate() {
             faults::point("2-delivered");
-            self.lanes[d.lane].accept(d.body, d.fate, d.ack, self.state.now_us, wall_ms);
+            while let Some(kept) = changes.next_if(|kept| kept.behind <= i) {
+                self.keep(kept);
+            }
+            self.take_in(delivery, wall_ms);
         }
+        changes.for_each(|kept| self.keep(kept));
         self.state.urgent |= std::mem::take(&mut mail.urgent);
+        self.lanes[self.events_lane].stats.dropped += std::mem::take(&mut mail.events_refused);
         for ask in mail.asks.drain(..) {
             self.asked(ask);
         }
@@ -364,7 +373,8 @@ impl Hub {
 
     fn stopped(&self) -> bool {
         let Some(deadline) = self.state.stop_at_us else { return false };
-        let idle = self.state.committing.is_none() && self.lanes.iter().all(Lane::is_drained);
+        let idle =
+            self.state.committing.is_none() && self.keeping.is_empty() && self.lanes.iter().all(Lane::is_drained);
         idle || self.state.now_us >= deadline
     }
 

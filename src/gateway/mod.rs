@@ -4,8 +4,12 @@ mod commit;
 pub mod events;
 mod hub;
 pub mod inbox;
+mod keeping;
+mod message_ids;
 mod sources;
 mod tell;
+#[cfg(test)]
+mod tests;
 mod wear;
 
 use std::sync::atomic::Ordering;
@@ -17,6 +21,7 @@ use tokio::sync::{mpsc, watch};
 use crate::clock;
 use crate::config::{Config, Lane as LaneConfig};
 use crate::forward::kafka::Cluster;
+use crate::intake::Fact;
 use crate::intake::mqtt::SourceCounters;
 use crate::ops::control::{self, Control};
 use crate::ops::http;
@@ -29,6 +34,8 @@ use crate::spool::row_base;
 use events::EventWriter;
 use hub::{Hub, Producers, State};
 use inbox::{Ask, Inbox};
+use keeping::{Ids, Keeping, Waiter};
+use message_ids::MessageIds;
 pub use sources::Counters;
 use sources::Sources;
 
@@ -53,6 +60,7 @@ pub struct Gateway {
     counters: Arc<OnceLock<Counters>>,
     hub: std::thread::JoinHandle<()>,
     spool: std::sync::mpsc::SyncSender<crate::spool::owner::Request>,
+    kept: Vec<Fact>,
 }
 
 impl Gateway {
@@ -67,11 +75,13 @@ impl Gateway {
         let config = Arc::new(config);
         let inbox = Inbox::new();
         let answers = Arc::clone(&inbox);
-        let (owner, opened) =
+        let (owner, mut opened) =
             Owner::start(settings(&config), Box::new(move |reply| answers.reply(reply))).map_err(start)?;
         let shown = Arc::new(Shown::default());
         let spool = owner.requests();
-        let hub = build_hub(&config, &inbox, owner, &opened, &shown);
+        let kept = std::mem::take(&mut opened.kept);
+        let mut hub = build_hub(&config, &inbox, owner, &opened, &shown);
+        kept.iter().for_each(|fact| hub.state.spool.kept[fact.kind.index()] += 1);
         let hub = std::thread::Builder::new()
             .name("hub".into())
             .spawn(move || hub.run())
@@ -83,7 +93,7 @@ impl Gateway {
             "forebay {} has started",
             env!("CARGO_PKG_VERSION")
         );
-        Ok(Gateway { config, inbox, shown, router, counters: Arc::default(), hub, spool })
+        Ok(Gateway { config, inbox, shown, router, counters: Arc::default(), hub, spool, kept })
     }
 
     /// Takes readings in until `stop` turns true or the hub dies, then drains.
@@ -169,6 +179,11 @@ impl Gateway {
         Arc::clone(&self.counters)
     }
 
+    /// What the sources of earlier runs have kept: each belongs to the source that its key begins with.
+    pub fn kept(&self) -> &[Fact] {
+        &self.kept
+    }
+
     pub fn requests(&self) -> std::sync::mpsc::SyncSender<crate::spool::owner::Request> {
         self.spool.clone()
     }
@@ -187,6 +202,7 @@ fn settings(config: &Config) -> Settings {
         ballast_bytes: config.spool.ballast_bytes,
         gateway: config.gateway.name.clone(),
         lanes: config.lanes.iter().map(|l| l.name.clone()).collect(),
+        message_ids: config.spool.message_ids,
     }
 }
 
@@ -222,8 +238,16 @@ fn build_hub(config: &Arc<Config>, inbox: &Arc<Inbox>, owner: Owner, opened: &Op
         events: EventWriter::new(config.events.topic.clone(), config.gateway.name.clone()),
         shown: Arc::clone(shown),
         set_aside: opened.set_aside.clone(),
+        keeping: Keeping::default(),
+        ids: Ids::new(known_ids(config, opened)),
         state,
     }
+}
+
+fn known_ids(config: &Config, opened: &Opened) -> MessageIds<Waiter> {
+    let mut ids = MessageIds::new(config.spool.message_ids, crate::spool::schema::random_u64());
+    opened.message_ids.iter().for_each(|batch| ids.load(&batch.ids, batch.at));
+    ids
 }
 
 /// The configured lanes, then those that only the file knows: they drain until empty.

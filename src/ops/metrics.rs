@@ -10,7 +10,8 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::histogram::{BOUNDS_US, Histogram};
-use super::snapshot::{LaneSnapshot, Shown, Snapshot};
+use super::snapshot::{LaneSnapshot, Shown, Snapshot, SpoolSnapshot};
+use crate::intake::Kind;
 use crate::spool::Reason;
 use crate::spool::lane::Mode;
 
@@ -241,5 +242,19 @@ fn spool(out: &mut Out<'_, '_>, s: &Snapshot) -> Encoded {
     out.total("spool_payload_bytes", "Bytes of records put into chunks", p.payload_bytes)?;
     out.total("spool_chunk_bytes", "Bytes of chunks written", p.chunk_bytes)?;
     out.total("device_written_bytes", "Bytes this process caused to be written to storage", p.device_bytes)?;
-    out.gauge("device_written_today_bytes", "The same since midnight UTC", None, p.device_bytes_today as f64)
+    out.gauge("device_written_today_bytes", "The same since midnight UTC", None, p.device_bytes_today as f64)?;
+    kept(out, p)
+}
+
+fn kept(out: &mut Out<'_, '_>, p: &SpoolSnapshot) -> Encoded {
+    let rows = Kind::ALL.map(|kind| (kind.as_str(), p.kept[kind.index()] as f64));
+    out.gauges("spool_kept_rows", "Rows that the listeners keep", "kind", rows.into_iter())?;
+    let ids = p.message_ids;
+    out.gauge("message_ids", "Ids of messages remembered", None, ids.known as f64)?;
+    out.total(
+        "message_id_duplicates",
+        "Messages that came again by their id and were not stored again",
+        ids.duplicates,
+    )?;
+    out.total("message_id_reused", "Messages stored under an id that another payload had", ids.reused)
 }

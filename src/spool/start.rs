@@ -61,7 +61,9 @@ fn give_up_ballast(settings: &Settings) -> bool {
 }
 
 fn open(settings: &Settings) -> Result<Store, StoreError> {
-    Store::open(&settings.path, settings.max_bytes, settings.dead_bytes_max)
+    let mut store = Store::open(&settings.path, settings.max_bytes, settings.dead_bytes_max)?;
+    store.message_ids = settings.message_ids;
+    Ok(store)
 }
 
 /// SQLite takes an empty file for a new one and deletes the WAL beside it.
@@ -133,6 +135,8 @@ fn begin_run(
         untold: store.untold_losses(1000)?,
         lost: store.loss_totals()?,
         runs: store.runs()?,
+        kept: store.facts()?,
+        message_ids: store.known_message_ids(clock::wall_ms())?,
         set_aside,
     })
 }

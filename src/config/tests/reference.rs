@@ -17,7 +17,7 @@ fn it_loads_with_its_one_warning() {
 }
 
 /// Each `# key = value` as if it were live; `##` stays prose.
-fn uncommented() -> String {
+pub fn uncommented() -> String {
     let live = |line: &str| match line.strip_prefix("# ") {
         Some(rest) if rest.starts_with('[') || rest.contains(" = ") => rest.to_owned(),
         _ => line.to_owned(),
@@ -45,6 +45,7 @@ fn every_commented_default_is_the_default() {
         ("ack_delay", "5ms"),
         ("reserve_bytes", "64MiB"),
         ("ballast_bytes", "4MiB"),
+        ("message_id_max_age", "24h"),
         ("stop_timeout", "5s"),
         ("linger", "2ms"),
         ("compression", "zstd"),
@@ -64,8 +65,9 @@ fn every_commented_default_is_the_default() {
         ("state_dir", "/var/lib/forebay"),
     ] {
         let commented = format!("# {key} = \"{value}\"");
-        assert_eq!(REFERENCE.matches(&commented).count(), 1, "{commented}");
-        let live = value_of(&REFERENCE.replace(&commented, &commented[2..]));
+        // The first one: a listener, which comes behind the brokers, has keys of the same name.
+        assert!(REFERENCE.contains(&commented), "{commented}");
+        let live = value_of(&REFERENCE.replacen(&commented, &commented[2..], 1));
         assert_eq!(live.hash, plain.hash, "{key}");
     }
 }

@@ -18,7 +18,7 @@ mod oversize;
 mod rate;
 mod receive;
 mod session;
-mod tls;
+pub(super) mod tls;
 mod topics;
 mod window;
 

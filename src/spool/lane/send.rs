@@ -67,6 +67,7 @@ impl Lane {
                 self.next_send += 1;
                 continue;
             }
+            debug_assert!(open.attached.is_none(), "it must be committed first");
             let key = Key { ordinal: THIS_RUN, sequence: open.sequence };
             match sink.send(self.index, key, self.run, &open.body) {
                 Sent::Queued => {
@@ -239,13 +240,14 @@ impl Lane {
             let open = &mut self.open[i];
             let (body, ack) = (open.body.clone(), open.ack.take());
             open.stage = Stage::Settled;
+            let attached = if i < self.staged.open { None } else { open.attached.take() };
             let letter = self.letter(self.run, key.sequence, body, cause, wall_ms);
-            self.dead.push(Burial { letter, ack, stored: i < self.staged.open });
+            self.dead.push(Burial { letter, ack, attached, stored: i < self.staged.open });
             self.drop_settled_open();
         } else if let Some(at) = self.window.find(key) {
             let (body, run) = (self.window.get(at).body.clone(), self.window.chunk(at.0).run);
             let letter = self.letter(run, key.sequence, body, cause, wall_ms);
-            self.dead.push(Burial { letter, ack: None, stored: true });
+            self.dead.push(Burial { letter, ack: None, attached: None, stored: true });
             self.settle_held(at);
         }
     }

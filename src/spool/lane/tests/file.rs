@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::broker::id_of;
+use crate::intake::{Change, Kind, MessageId};
 use crate::spool::chunk::Numbered;
 use crate::spool::window::bit;
 use crate::spool::{Commit, Committed, Evict, EvictUntil, Freed, Loss, RowId, StoredChunk, row_base};
@@ -21,6 +22,8 @@ pub struct File {
     pub rows: BTreeMap<RowId, Row>,
     pub dead: BTreeSet<u64>,
     pub losses: Vec<Loss>,
+    pub kept: BTreeMap<(Kind, Vec<u8>), Vec<u8>>,
+    pub message_ids: Vec<MessageId>,
     /// Ids that an eviction took.
     pub evicted: BTreeSet<u64>,
 }
@@ -74,9 +77,21 @@ impl File {
             done.chunk_bytes.push(row.bytes());
             self.rows.insert(new.row, row);
         }
+        commit.changes.iter().for_each(|(_, change)| self.apply(change));
+        self.message_ids.extend(&commit.message_ids);
         self.dead.extend(commit.dead.iter().map(|d| id_of(&d.body)));
         self.losses.extend(done.losses.iter().cloned());
         done
+    }
+
+    fn apply(&mut self, change: &Change) {
+        match change {
+            Change::Put { kind, key, value } => drop(self.kept.insert((*kind, key.clone()), value.clone())),
+            Change::Delete { kind, key } => drop(self.kept.remove(&(*kind, key.clone()))),
+            Change::DeletePrefix { kind, prefix } => {
+                self.kept.retain(|(k, key), _| k != kind || !key.starts_with(prefix));
+            }
+        }
     }
 
     fn evict(&mut self, evict: &Evict, losses: &mut Vec<Loss>) -> Freed {

@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
-use super::{Key, Lane, Mode, Outcome, Sent, Sink, Start, Tally};
+use super::{Incoming, Key, Lane, Mode, Outcome, Sent, Sink, Start, Tally};
 use crate::config::{self, Delivery, Grace, Order, When, WhenFull};
 use world::World;
 
