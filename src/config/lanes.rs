@@ -192,6 +192,7 @@ impl Maker<'_> {
             keep: table.keep.value().copied().filter(|keep| !keep.is_zero()),
             ..fallback
         };
+        self.check_when_full(&lane, r);
         self.warn(&lane, r);
         lane
     }
@@ -219,6 +220,16 @@ impl Maker<'_> {
             (Some(at), None) => (at.value, "configured".to_owned()),
             (_, Some(reason)) => (When::Always, reason),
             (None, None) => (When::Offline, "default".to_owned()),
+        }
+    }
+
+    /// What the events lane would drop first is the news of what others have just dropped.
+    fn check_when_full(&self, lane: &Lane, r: &mut Resolver<'_>) {
+        if let Some(at) = self.table.when_full.get().filter(|at| at.value == WhenFull::DropNewest)
+            && lane.name == EVENTS
+        {
+            let message = "the events lane cannot be \"drop-newest\"";
+            r.found.error(at.place, message).help("its records account for losses: remove `when_full`");
         }
     }
 

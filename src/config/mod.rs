@@ -17,6 +17,7 @@ mod listener_model;
 mod model;
 mod problem;
 mod properties;
+mod rank;
 mod reader;
 mod resolve;
 mod routes;
@@ -34,10 +35,12 @@ use std::path::{Path, PathBuf};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+pub use lanes::DEFAULT as DEFAULT_LANE;
 pub use last_good::{LastGoodError, load_last_good, save_last_good};
 pub use listener_model::*;
 pub use model::*;
 pub use problem::{Cause, Problem, Problems, Severity, Spot};
+pub use rank::{Rank, parts};
 pub use surroundings::Surroundings;
 
 use file::ConfigFile;

@@ -66,6 +66,7 @@ impl Hub {
             || self.expiry_due()
             || self.lanes.iter().any(Lane::is_purging)
             || self.has_losses_to_tell()
+            || !self.state.revived.is_empty()
             || self.state.disk_full
     }
 
@@ -113,6 +114,7 @@ impl Hub {
             return;
         }
         self.state.committing = Some(chunk_lanes);
+        self.state.commit_asked_us = self.state.now_us;
     }
 
     fn plan_lane(&mut self, i: usize, commit: &mut Commit, insert: bool, chunk_lanes: &mut Vec<usize>) {
@@ -132,19 +134,9 @@ impl Hub {
         commit.told.extend_from_slice(&self.state.told);
     }
 
-    /// Requeued dead letters leave their table in the commit that holds them again, never before.
-    fn revive(&mut self, commit: &mut Commit) {
-        let safe =
-            self.state.revived.iter().filter(|(lane, sequence, _)| !self.lanes[*lane].in_memory_alone(*sequence));
-        self.state.reviving = safe.map(|(_, _, id)| *id).collect();
-        commit.revived.extend_from_slice(&self.state.reviving);
-    }
-
-    /// Stored bytes the spool can still take for this lane: 5 % are kept for the highest.
+    /// Stored bytes the spool can still take for this lane: some are kept for those that go before it.
     fn room(&self, lane: usize) -> u64 {
-        let max = self.config.spool.max_bytes;
-        let share = if Some(&lane) == self.order.first() || lane == self.events_lane { max } else { max - max / 20 };
-        share.saturating_sub(self.state.spool.used_bytes)
+        self.ranks[lane].share(self.config.spool.max_bytes).saturating_sub(self.state.spool.used_bytes)
     }
 
     fn count_payload(&mut self, commit: &Commit) {
@@ -154,9 +146,11 @@ impl Hub {
 
     pub(super) fn committed(&mut self, done: &Committed) {
         let chunk_lanes = self.state.committing.take().unwrap_or_default();
+        let wrote_us = self.state.now_us.saturating_sub(self.state.commit_asked_us);
         let mut stored: BTreeMap<usize, u64> = BTreeMap::new();
         for (lane, bytes) in chunk_lanes.iter().zip(&done.chunk_bytes) {
             stored.insert(*lane, *bytes);
+            self.lanes[*lane].stats.write_us.record(wrote_us);
             self.state.spool.chunk_bytes += bytes;
         }
         faults::point("5-before-puback");
@@ -170,6 +164,7 @@ impl Hub {
         let (told, reviving) = (std::mem::take(&mut self.state.told), std::mem::take(&mut self.state.reviving));
         self.state.telling.retain(|(_, id)| !told.contains(id));
         self.state.revived.retain(|(_, _, id)| !reviving.contains(id));
+        self.answer_requeues();
         self.state.copied.clear();
         self.note_losses(&done.losses);
         if self.state.disk_full && (kept || !done.chunk_bytes.is_empty()) {

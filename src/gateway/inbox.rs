@@ -4,6 +4,7 @@
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
+use crate::clock;
 use crate::forward::ProducerNote;
 use crate::forward::kafka::{Code, Reports};
 use crate::intake::{AckTicket, Change, Deliver, Delivery, SourceEvent};
@@ -65,6 +66,8 @@ pub struct Mail {
     pub deliveries: Vec<Delivery>,
     /// What sources want kept, in order.
     pub changes: Vec<Kept>,
+    /// Of each batch of them: where it ends, and when it was handed over (step 2, µs of this process).
+    pub batches: Vec<(usize, u64)>,
     pub reports: Vec<RawReport>,
     pub notes: Vec<ProducerNote>,
     pub replies: Vec<Reply>,
@@ -161,7 +164,11 @@ impl Inbox {
 
 impl Deliver for Inbox {
     fn deliver(&self, batch: &mut Vec<Delivery>) {
-        self.put(|m| m.deliveries.append(batch));
+        let now_us = clock::now_us();
+        self.put(|m| {
+            m.deliveries.append(batch);
+            m.batches.push((m.deliveries.len(), now_us));
+        });
     }
 
     fn urge(&self) {

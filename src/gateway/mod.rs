@@ -6,6 +6,7 @@ mod hub;
 pub mod inbox;
 mod keeping;
 mod message_ids;
+mod requeue;
 mod sources;
 mod tell;
 #[cfg(test)]
@@ -19,13 +20,13 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
 use crate::clock;
-use crate::config::{Config, Lane as LaneConfig};
+use crate::config::{self, Config, Lane as LaneConfig, Rank};
 use crate::forward::kafka::Cluster;
 use crate::intake::Fact;
 use crate::intake::mqtt::SourceCounters;
 use crate::ops::control::{self, Control};
 use crate::ops::http;
-use crate::ops::metrics::{ExtraMetric, Metrics};
+use crate::ops::metrics::{Answered, Extra, ExtraMetric, Metrics};
 use crate::ops::snapshot::Shown;
 use crate::route::Router;
 use crate::spool::lane::{Lane, Start};
@@ -106,11 +107,15 @@ impl Gateway {
         let (sources, counters) =
             Sources::start(&self.config, &self.router, &(Arc::clone(&self.inbox) as _), &events, &sources_stopped);
         let _ = self.counters.set(counters.clone());
+        let answered = {
+            let counters = counters.clone();
+            Box::new(move || sources::answered(&counters))
+        };
         let extra = {
             let router = self.router.clone();
             Box::new(move || extra_metrics(&counters, &router))
         };
-        self.serve_http(extra).await;
+        self.serve_http(extra, answered).await;
         self.serve_control();
         ready();
         loop {
@@ -144,11 +149,11 @@ impl Gateway {
         }
     }
 
-    async fn serve_http(&self, extra: crate::ops::metrics::Extra) {
+    async fn serve_http(&self, extra: Extra, answered: Answered) {
         let Some(address) = self.config.http.listen else { return };
         match http::bind(address).await {
             Ok(listener) => {
-                let metrics = Arc::new(Metrics::new(Arc::clone(&self.shown), extra));
+                let metrics = Arc::new(Metrics::new(Arc::clone(&self.shown), extra, answered));
                 tokio::spawn(http::serve(listener, metrics));
             }
             // Without its window the gateway still does its work (promise 5).
@@ -208,6 +213,7 @@ fn settings(config: &Config) -> Settings {
 
 fn build_hub(config: &Arc<Config>, inbox: &Arc<Inbox>, owner: Owner, opened: &Opened, shown: &Arc<Shown>) -> Hub {
     let lanes = build_lanes(config, opened);
+    let ranks = Rank::all(&lanes.iter().map(|l| l.config.priority).collect::<Vec<_>>());
     let mut order: Vec<usize> = (0..lanes.len()).collect();
     order.sort_by_key(|i| std::cmp::Reverse(lanes[*i].config.priority));
     let mut times = crate::forward::times::Times::default();
@@ -221,7 +227,7 @@ fn build_hub(config: &Arc<Config>, inbox: &Arc<Inbox>, owner: Owner, opened: &Op
         .map(|(i, k)| Cluster::new(i, k.clone(), config.gateway.name.clone(), bytes_max, Arc::clone(inbox) as _));
     let producers = Producers {
         clusters: clusters.collect(),
-        lanes: lanes.iter().map(|l| (l.config.kafka, l.number)).collect(),
+        lanes: lanes.iter().zip(ranks_by_cluster(&lanes)).map(|(l, rank)| (l.config.kafka, l.number, rank)).collect(),
         times,
         now_us: 0,
     };
@@ -232,6 +238,7 @@ fn build_hub(config: &Arc<Config>, inbox: &Arc<Inbox>, owner: Owner, opened: &Op
         config: Arc::clone(config),
         lanes,
         order,
+        ranks,
         events_lane: config.events_lane,
         producers,
         owner,
@@ -252,9 +259,13 @@ fn known_ids(config: &Config, opened: &Opened) -> MessageIds<Waiter> {
 
 /// The configured lanes, then those that only the file knows: they drain until empty.
 fn build_lanes(config: &Config, opened: &Opened) -> Vec<Lane> {
-    let window_bytes_max = (config.memory.window as usize / opened.lanes.len().max(1)).max(64 << 10);
-    let lane = |(index, found): (usize, &crate::spool::owner::OpenedLane)| {
-        let lane_config = config.lanes.get(index).cloned().unwrap_or_else(|| drained(config, &found.name));
+    let configs = opened.lanes.iter().enumerate();
+    let configs = configs.map(|(i, l)| config.lanes.get(i).cloned().unwrap_or_else(|| drained(config, &l.name)));
+    let configs: Vec<LaneConfig> = configs.collect();
+    let ranks = Rank::all(&configs.iter().map(|l| l.priority).collect::<Vec<_>>());
+    let windows = config::parts(config.memory.window, &ranks);
+    let lane = |(index, (found, lane_config)): (usize, (&crate::spool::owner::OpenedLane, LaneConfig))| {
+        let window_bytes_max = (windows[index] as usize).max(64 << 10);
         let start = Start {
             index,
             number: found.number,
@@ -264,13 +275,33 @@ fn build_lanes(config: &Config, opened: &Opened) -> Vec<Lane> {
         };
         Lane::new(lane_config, &start)
     };
-    opened.lanes.iter().enumerate().map(lane).collect()
+    opened.lanes.iter().zip(configs).enumerate().map(lane).collect()
 }
 
+/// Of each lane, among those of its cluster.
+fn ranks_by_cluster(lanes: &[Lane]) -> Vec<Rank> {
+    let rank = |lane: &Lane| {
+        let beside: Vec<&Lane> = lanes.iter().filter(|l| l.config.kafka == lane.config.kafka).collect();
+        let ranks = Rank::all(&beside.iter().map(|l| l.config.priority).collect::<Vec<_>>());
+        let own = beside.iter().zip(ranks).find(|(l, _)| l.index == lane.index);
+        own.map_or(Rank::Lowest, |(_, rank)| rank)
+    };
+    lanes.iter().map(rank).collect()
+}
+
+/// As `default`, but nothing of it is evicted for its age or kept as history, and it is behind all others.
 fn drained(config: &Config, name: &str) -> LaneConfig {
-    tracing::warn!(lane = name, "the spool holds a lane that the config does not know: it drains to the first cluster");
-    let like = config.lanes.last().cloned().expect("the configuration always has the default lane");
-    LaneConfig { name: name.to_owned(), priority: i32::MIN, when_reason: "not in the config: drains".into(), ..like }
+    tracing::warn!(lane = name, "the spool holds a lane that the config does not know: it drains as `default` does");
+    let like = config.lanes.iter().find(|l| l.name == config::DEFAULT_LANE).cloned();
+    LaneConfig {
+        name: name.to_owned(),
+        priority: i32::MIN,
+        when_reason: "not in the config: drains".into(),
+        delivery: config::Delivery::AtLeastOnce,
+        max_age: None,
+        keep: None,
+        ..like.expect("the configuration always has the default lane")
+    }
 }
 
 /// Sources and routes count for themselves; here their numbers get names.

@@ -12,11 +12,18 @@ use crate::clock;
 use crate::config::{Config, MqttSource, Subscription};
 use crate::intake::mqtt::{MqttSession, SourceCounters};
 use crate::intake::{Deliver, SourceEvent};
+use crate::ops::histogram::Histogram;
 use crate::route::Router;
 use crate::route::filter::Filter;
 
 /// Beyond the sources' own time for a stop: they are cut off then.
 const STOP_SLACK: Duration = Duration::from_secs(2);
+
+/// How long each source's readings waited for their answers.
+pub fn answered(counters: &Counters) -> Vec<(String, Histogram)> {
+    let of = |c: &SourceCounters| c.answered.lock().expect("no holder of this lock panics").clone();
+    counters.iter().map(|(source, c)| (source.clone(), of(c))).collect()
+}
 
 pub struct Sources {
     sessions: JoinSet<()>,

@@ -34,7 +34,7 @@ pub struct LaneSnapshot {
     pub mode: Mode,
     pub why: String,
     pub max_bytes: u64,
-    /// Age of the oldest undelivered record that is in memory, seconds.
+    /// Age of the oldest undelivered record, seconds.
     pub oldest_age_s: f64,
     #[serde(flatten)]
     pub stats: LaneStats,

@@ -4,6 +4,7 @@
 //! reads, and its answers come back as [`Reply`]s. Crash order: whatever a commit holds becomes durable together or
 //! not at all, and nobody is told before it is.
 
+mod aside;
 pub mod chunk;
 pub mod disk;
 mod kept;

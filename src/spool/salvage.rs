@@ -41,7 +41,7 @@ pub struct Saved {
 /// # Errors
 /// When the note cannot be written or the file not renamed.
 pub fn set_aside(path: &Path) -> std::io::Result<PathBuf> {
-    let aside = with_suffix(path, &format!("damaged-{}", clock::wall_ms()));
+    let aside = super::aside::name(path, clock::wall_ms());
     let mut note = std::fs::File::create(note(path))?;
     std::io::Write::write_all(&mut note, aside.as_os_str().as_encoded_bytes())?;
     note.sync_all()?;

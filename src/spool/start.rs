@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::disk::Disk;
 use super::owner::{Opened, OpenedLane, SetAside, Settings};
 use super::store::Store;
-use super::{Loss, RowId, StoreError, row_base, salvage};
+use super::{Loss, RowId, StoreError, aside, row_base, salvage};
 use crate::clock;
 
 /// What a start may write: the WAL's index and a few of its frames.
@@ -105,6 +105,7 @@ fn refill(
     // Only a spool that says so itself is whole; until then the next start begins the salvage again.
     store.note_salvaged(&path).map_err(|e| e.to_string())?;
     salvage::finish(&settings.path);
+    aside::prune(&settings.path);
     let (chunks, records, missing_at_most) = (saved.chunks, saved.records, saved.missing_at_most);
     Ok((store, SetAside { path, cause, chunks, records, missing_at_most }, saved.losses))
 }

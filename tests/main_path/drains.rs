@@ -1,13 +1,13 @@
 //! What Mosquitto has queued while the gateway was away is drained: all of it, in order, in bounded memory.
 //!
-//! 20,000 readings; `FOREBAY_NIGHTLY=1` makes it 200,000. Mosquitto only: rumqttd keeps a session's queue in memory up to
-//! a number of segments and drops the oldest without a word, so a count against it would not have to close.
+//! 20,000 readings; `FOREBAY_NIGHTLY=1` makes it 200,000. rumqttd keeps a session's queue in memory up to a number of
+//! segments and drops the oldest without a word: against it the count closes because the segments are large.
 
 use std::time::Duration;
 
 use crate::harness::gateway::metric;
 use crate::harness::jobs;
-use crate::harness::mqtt::Client;
+use crate::harness::mqtt::{Client, rumqttd};
 use crate::harness::readings::plant;
 use crate::harness::rig::{Builder, Rig};
 use crate::main_path::bursts::BUDGET_KIB;
@@ -60,6 +60,11 @@ fn a_long_queue_in_mosquittos_own_window() {
 #[test]
 fn a_long_queue_in_a_wide_window_and_commit_first() {
     drained_without_repeats(Rig::builder().broker_window(1_000).lane("when = \"always\""));
+}
+
+#[test]
+fn a_long_queue_in_rumqttd() {
+    drained_without_repeats(Rig::builder().other_broker(rumqttd()).source("version = \"3.1.1\""));
 }
 
 /// Another client with the same client id, twice: what was on the way to the gateway is offered again. Neither the

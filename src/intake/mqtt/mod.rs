@@ -3,7 +3,7 @@
 //! A session goes through these files: `session.rs` connects (`tls.rs`, `handshake.rs`) and reconnects, `connection.rs` is one connection's loop,
 //! `receive.rs` turns packets into deliveries (steps 1 and 2), `window.rs` holds what is unanswered and decides which
 //! PUBACK may leave (step 5). `codec.rs` is the only seam to rumqttc. The rest is pure: `liveness.rs`, `topics.rs`,
-//! `oversize.rs`, `rate.rs`, `backoff.rs`.
+//! `oversize.rs`, `rate.rs`, `backoff.rs`, `waits.rs`.
 //!
 //! A session owns its connection, its unanswered readings and the subscriptions in the broker. It never answers a
 //! reading whose ticket has not been fired, never sends an ack of one connection on another, and never holds more than
@@ -20,13 +20,14 @@ mod receive;
 mod session;
 pub(super) mod tls;
 mod topics;
+mod waits;
 mod window;
 
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -36,6 +37,7 @@ pub use tls::TlsError;
 
 use super::{Deliver, Route, SourceEvent};
 use crate::config::{MqttSource, Subscription};
+use crate::ops::histogram::Histogram;
 use crate::record::Arrival;
 
 /// Tells the time of an arrival: the gateway's clock.
@@ -90,6 +92,8 @@ pub struct SourceCounters {
     /// Packets that broke the protocol and were taken nevertheless: a packet id in use, a topic that is none.
     pub violations: AtomicU64,
     pub events_dropped: AtomicU64,
+    /// How long readings waited for their answers (steps 1 to 5).
+    pub answered: Mutex<Histogram>,
     /// Gauge: readings delivered and not yet answered.
     pub unacked: AtomicU64,
     /// Gauge: their bytes in memory, as the gate counts them.

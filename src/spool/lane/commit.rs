@@ -17,6 +17,8 @@ const EVICT_SHARE: u64 = 20;
 pub struct Staged {
     pub settled: Vec<(RowId, bool)>,
     pub bitmaps: Vec<(RowId, Vec<u8>)>,
+    /// Since when the first of `settled` waits, µs of this process.
+    pub(super) settled_us: Option<u64>,
     dead: Vec<Burial>,
     dropped: Vec<Dropped>,
     /// Open records from the front that are in the commit's chunk.
@@ -281,6 +283,9 @@ impl Lane {
     pub fn committed(&mut self, stored: Option<u64>, now_us: u64) {
         let staged = std::mem::take(&mut self.staged);
         self.purge_staged = false;
+        if let Some(since) = staged.settled_us {
+            self.stats.settle_us.record(now_us.saturating_sub(since));
+        }
         for ack in staged.dead.into_iter().filter_map(|b| b.ack) {
             ack.fire();
         }
@@ -354,6 +359,7 @@ impl Lane {
         staged.settled.append(&mut self.pending.settled);
         staged.bitmaps.append(&mut self.pending.bitmaps);
         (self.pending.settled, self.pending.bitmaps) = (staged.settled, staged.bitmaps);
+        self.pending.settled_us = staged.settled_us.or(self.pending.settled_us);
         staged.dead.append(&mut self.dead);
         self.dead = staged.dead;
         staged.dropped.append(&mut self.dropped);

@@ -95,12 +95,22 @@ pub struct LaneStats {
     pub in_flight: u64,
     pub parked_topics: Vec<String>,
     pub full: bool,
-    /// Acceptance to commit (steps 2 to 4).
+    /// Hand-over by the source to acceptance (steps 2 to 3).
+    pub hand_us: Histogram,
+    /// Acceptance to commit (steps 3 to 4).
     pub commit_us: Histogram,
-    /// Acceptance to delivery of what was never on disk (steps 2 to 8).
+    /// Each commit that held a chunk of this lane, from the request on (step 4).
+    pub write_us: Histogram,
+    /// Acceptance to delivery of what was never on disk (steps 3 to 8).
     pub direct_us: Histogram,
+    /// Arrival to delivery, whichever way (steps 1 to 8). Exact to a millisecond for what was on disk.
+    pub whole_us: Histogram,
+    /// Each read that found something (step 6).
+    pub read_us: Histogram,
     /// Hand-over to delivery report (steps 7 to 8).
     pub delivery_us: Histogram,
+    /// The longest wait of a commit's settled chunks for that commit (step 9).
+    pub settle_us: Histogram,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
@@ -336,11 +346,15 @@ impl Lane {
         self.in_flight
     }
 
-    /// Arrival (wall clock, ms) of the oldest undelivered record in memory.
+    /// Arrival (wall clock, ms) of the oldest undelivered record: in memory, or left in the file behind a parked topic.
     pub fn oldest_arrival_ms(&self) -> Option<i64> {
+        [self.oldest_held_ms(), self.parks.oldest_left_ms()].into_iter().flatten().min()
+    }
+
+    fn oldest_held_ms(&self) -> Option<i64> {
         let held = self.window.chunks().flat_map(|c| &c.records).find(|r| r.stage != Stage::Settled).map(|r| &r.body);
         let oldest = held.or_else(|| self.open.front().map(|o| &o.body))?;
-        oldest.view().ok().map(|v| v.arrival.wall_ms)
+        oldest.arrived_ms().ok()
     }
 
     /// The sequence of the record accepted last.

@@ -48,6 +48,9 @@ impl Lane {
 
     /// Time passes: lateness, the way back to direct, parked topics.
     pub fn tick(&mut self, now_us: u64) {
+        if !self.pending.settled.is_empty() {
+            self.pending.settled_us.get_or_insert(now_us);
+        }
         if self.parks.retry_due(now_us) {
             self.retry_parked(now_us);
         }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::broker::id_of;
 use crate::intake::{Change, Kind, MessageId};
+use crate::record::Body;
 use crate::spool::chunk::Numbered;
 use crate::spool::window::bit;
 use crate::spool::{Commit, Committed, Evict, EvictUntil, Freed, Loss, RowId, StoredChunk, row_base};
@@ -52,6 +53,14 @@ impl File {
 
     pub fn open_ids(&self) -> BTreeSet<u64> {
         self.rows.values().flat_map(Row::open_ids).collect()
+    }
+
+    /// Every undelivered record, as far as the file knows, with its row.
+    pub fn open_bodies(&self) -> impl Iterator<Item = (RowId, &Body)> {
+        self.rows.iter().flat_map(|(number, row)| {
+            let open = |(i, _): &(usize, &Numbered)| !row.history && !bit(&row.settled, *i);
+            row.records.iter().enumerate().filter(open).map(|(_, (_, body))| (*number, body))
+        })
     }
 
     pub fn commit(&mut self, commit: &Commit) -> Committed {

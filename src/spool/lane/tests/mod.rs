@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
-use super::{Incoming, Key, Lane, Mode, Outcome, Sent, Sink, Start, Tally};
+use super::{Incoming, Key, Lane, Mode, Outcome, RowId, Sent, Sink, Staged, Start, Tally};
 use crate::config::{self, Delivery, Grace, Order, When, WhenFull};
 use world::World;
 
@@ -59,6 +59,7 @@ fn live(seed: u64, config: &config::Lane) {
     for _ in 0..world.dice.below(STEPS) {
         world.happens();
         world.check_acks();
+        check_oldest(&world);
     }
     world.heal();
     check_end(&mut world);
@@ -66,6 +67,24 @@ fn live(seed: u64, config: &config::Lane) {
     (0..20).for_each(|_| world.accept());
     world.heal();
     check_end(&mut world);
+}
+
+/// What waits in the file for a parked topic counts for the age of the oldest.
+fn check_oldest(world: &World) {
+    let lane = &world.lane;
+    if !lane.parks.left_behind() || lane.parks.rewinding() {
+        return;
+    }
+    // What the file does not know yet: rows whose marks wait for a commit or are in one.
+    let unmarked = |s: &Staged, row| s.settled.iter().any(|r| r.0 == row) || s.bitmaps.iter().any(|r| r.0 == row);
+    let left = |row: RowId| {
+        row <= lane.last_row
+            && !(lane.window.has_row(row) || unmarked(&lane.pending, row) || unmarked(&lane.staged, row))
+    };
+    let parked = world.file.open_bodies().filter(|(row, body)| left(*row) && lane.parks.holds(body));
+    if let Some(oldest) = parked.filter_map(|(_, body)| body.arrived_ms().ok()).min() {
+        assert!(lane.oldest_arrival_ms().is_some_and(|at| at <= oldest), "the oldest is older than is said");
+    }
 }
 
 fn check_end(world: &mut World) {
