@@ -19,6 +19,8 @@ pub struct Line {
     /// Messages that came while something else was waited for.
     early: VecDeque<Packet>,
     last_id: u16,
+    /// Bytes that the client takes in a packet.
+    limit: usize,
 }
 
 /// A connection that the server took.
@@ -38,7 +40,7 @@ impl Line {
         stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
-        Line { stream, inbox: BytesMut::new(), level, early: VecDeque::new(), last_id: 0 }
+        Line { stream, inbox: BytesMut::new(), level, early: VecDeque::new(), last_id: 0, limit: usize::MAX }
     }
 
     /// Sends CONNECT; it must be accepted.
@@ -67,6 +69,11 @@ impl Line {
         line
     }
 
+    /// From here on packets must not be larger.
+    pub fn limit(&mut self, bytes: usize) {
+        self.limit = bytes;
+    }
+
     pub fn send(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).expect("the server takes it");
     }
@@ -81,21 +88,21 @@ impl Line {
 
     /// The next packet.
     pub fn next(&mut self) -> Packet {
-        self.early.pop_front().unwrap_or_else(|| self.next_sized().0)
+        self.early.pop_front().unwrap_or_else(|| self.next_off_the_wire())
     }
 
-    /// The next packet off the wire and its size there.
-    pub fn next_sized(&mut self) -> (Packet, usize) {
+    fn next_off_the_wire(&mut self) -> Packet {
         self.read().expect("a packet was expected, and the server closed")
     }
 
     /// `None` when the server has closed.
-    fn read(&mut self) -> Option<(Packet, usize)> {
+    fn read(&mut self) -> Option<Packet> {
         loop {
             let found =
                 packets::take(&mut self.inbox, self.level).unwrap_or_else(|error| panic!("from the server: {error}"));
-            if found.is_some() {
-                return found;
+            if let Some((packet, size)) = found {
+                assert!(size <= self.limit, "{size} bytes of at most {}: {packet:?}", self.limit);
+                return Some(packet);
             }
             let mut chunk = [0; 16 * 1024];
             match self.stream.read(&mut chunk) {
@@ -110,7 +117,7 @@ impl Line {
     /// The next packet that is no PUBLISH; those are kept for [`Line::next`].
     pub fn answer(&mut self) -> Packet {
         loop {
-            match self.next_sized().0 {
+            match self.next_off_the_wire() {
                 message @ Packet::Publish(_) => self.early.push_back(message),
                 other => return other,
             }
@@ -120,7 +127,7 @@ impl Line {
     /// The same, or `None` if the server closes.
     pub fn answer_or_close(&mut self) -> Option<Packet> {
         loop {
-            match self.read()?.0 {
+            match self.read()? {
                 message @ Packet::Publish(_) => self.early.push_back(message),
                 other => return Some(other),
             }
@@ -217,7 +224,7 @@ impl Line {
     /// The server must close, in version 5 perhaps after a DISCONNECT: its reason.
     pub fn closed(mut self) -> Option<u8> {
         let mut reason = None;
-        while let Some((packet, _)) = self.read() {
+        while let Some(packet) = self.read() {
             match packet {
                 Packet::Disconnect { reason: said, .. } if reason.is_none() => reason = Some(said),
                 Packet::Publish(_) if reason.is_none() => {}
@@ -239,12 +246,12 @@ impl Line {
     /// The server must refuse CONNECT: with one of these codes, or by closing where it may.
     pub fn not_accepted(mut self, codes: &[u8]) {
         match self.read() {
-            Some((Packet::ConnAck { present, code, .. }, _)) => {
+            Some(Packet::ConnAck { present, code, .. }) => {
                 assert!(codes.contains(&code) && !present, "{code:#04x} is not among {codes:02x?}, present {present}");
                 assert_eq!(self.closed(), None, "nothing comes after a refusing CONNACK");
             }
-            Some((Packet::Disconnect { reason, .. }, _)) => panic!("a DISCONNECT ({reason:#04x}) before any CONNACK"),
-            Some((other, _)) => panic!("{other:?} before any CONNACK"),
+            Some(Packet::Disconnect { reason, .. }) => panic!("a DISCONNECT ({reason:#04x}) before any CONNACK"),
+            Some(other) => panic!("{other:?} before any CONNACK"),
             None => {}
         }
     }

@@ -10,3 +10,4 @@ mod servers;
 mod conformance;
 mod interop;
 mod mqtt;
+mod table;

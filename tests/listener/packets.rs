@@ -376,6 +376,18 @@ pub enum Packet {
     Disconnect { reason: u8, props: Properties },
 }
 
+/// Of both versions.
+const CONNACK_CODES: [u8; 27] = [
+    0, 1, 2, 3, 4, 5, 0x80, 0x81, 0x82, 0x83, 0x84, 0x85, 0x86, 0x87, 0x88, 0x89, 0x8a, 0x8c, 0x90, 0x95, 0x97, 0x99,
+    0x9a, 0x9b, 0x9c, 0x9d, 0x9f,
+];
+
+/// Those that a server may say.
+const DISCONNECT_CODES: [u8; 28] = [
+    0, 0x80, 0x81, 0x82, 0x83, 0x87, 0x89, 0x8b, 0x8d, 0x8e, 0x8f, 0x90, 0x93, 0x94, 0x95, 0x96, 0x97, 0x98, 0x99,
+    0x9a, 0x9b, 0x9c, 0x9d, 0x9e, 0x9f, 0xa0, 0xa1, 0xa2,
+];
+
 type Read<T> = Result<T, String>;
 
 /// Takes a whole packet off the front of `buffer`; `None` until it is whole. Also its size on the wire.
@@ -405,6 +417,8 @@ fn read(first: u8, body: &mut Bytes, level: u8) -> Read<Packet> {
             if flags > 1 {
                 return Err(format!("reserved flags {flags:#04x}"));
             }
+            // Before it knows the version, a server may answer in either.
+            codes_within(&[code], &CONNACK_CODES)?;
             // A refusal may say that it does not speak this version at all.
             let props = if body.is_empty() { Properties::default() } else { take_props(body, level)? };
             Ok(Packet::ConnAck { present: flags == 1, code, props })
@@ -472,6 +486,7 @@ fn take_disconnect(body: &mut Bytes) -> Read<Packet> {
         return Ok(Packet::Disconnect { reason: 0, props: Properties::default() });
     }
     let reason = take_u8(body)?;
+    codes_within(&[reason], &DISCONNECT_CODES)?;
     let props = if body.is_empty() { Properties::default() } else { take_props(body, V5)? };
     if props.number(id::SESSION_EXPIRY).is_some() {
         return Err("a session expiry from the server".to_owned());

@@ -60,9 +60,18 @@ impl Server {
 
     /// One of its own: more lines for the listener, more of its limits.
     pub fn forebay_with(lines: &str, limits: &str) -> Server {
+        Server::start(lines, limits, "when = \"always\"")
+    }
+
+    /// One of its own whose lane has these lines.
+    pub fn forebay_with_lane(lane: &str) -> Server {
+        Server::start("", "", lane)
+    }
+
+    fn start(lines: &str, limits: &str, lane: &str) -> Server {
         let dir = certificates();
         let ports = free_ports();
-        let mut gateway = forebay(&ports, dir.path(), lines, limits).build();
+        let mut gateway = forebay(&ports, dir.path(), lines, limits, lane).build();
         gateway.start_alone();
         let server = Server { ports, process: Process::Forebay(Mutex::new(gateway)), dir };
         server.wait_ready();
@@ -156,7 +165,7 @@ fn mosquitto_config(ports: &Ports, dir: &Path) -> String {
     lines.join("\n") + "\n"
 }
 
-fn forebay(ports: &Ports, dir: &Path, lines: &str, limits: &str) -> Builder {
+fn forebay(ports: &Ports, dir: &Path, lines: &str, limits: &str, lane: &str) -> Builder {
     let listen = [
         "name = \"devices\"".to_owned(),
         format!("listen = \"127.0.0.1:{}\"", ports.tcp),
@@ -174,6 +183,6 @@ fn forebay(ports: &Ports, dir: &Path, lines: &str, limits: &str) -> Builder {
         .table("[source.listener.limits]", &limits)
         // Nobody listens there: everything stays in the spool.
         .kafka("127.0.0.1:1")
-        .lane("telemetry", "when = \"always\"")
+        .lane("telemetry", lane)
         .route("#", "readings", "telemetry")
 }

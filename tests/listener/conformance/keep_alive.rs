@@ -4,7 +4,7 @@ use super::*;
 
 cases! {
     a_ping_is_answered: ["3.12.4-1"], ["3.12.4-1"];
-    a_silent_client_is_disconnected: ["3.1.2-24"], ["3.1.2-22"];
+    a_silent_client_is_disconnected: ["3.1.2-24"], ["3.1.2-22", "3.2.2-22"];
     keep_alive_0_and_the_longest_are_taken: [], [];
     any_packet_counts: ["3.1.2-24"], ["3.1.2-22"];
     half_a_packet_does_not_keep_a_connection: ["3.1.2-24"], ["3.1.2-22"];

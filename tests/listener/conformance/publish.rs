@@ -3,7 +3,7 @@
 use super::*;
 
 cases! {
-    every_qos_is_delivered_as_it_was_sent: ["3.3.4-1", "2.3.1-5", "2.3.1-6", "4.3.1-1", "4.3.2-1", "4.3.2-2", "4.3.3-1", "4.5.0-1", "3.3.2-3"], ["3.3.4-1", "2.2.1-2", "2.2.1-4", "2.2.1-5", "4.3.1-1", "4.3.2-1", "4.3.2-2", "4.3.2-4", "4.3.3-1", "4.3.3-2", "4.3.3-8", "4.3.3-11", "4.5.0-1", "3.3.2-3"];
+    every_qos_is_delivered_as_it_was_sent: ["3.3.4-1", "7.0.0-2", "2.3.1-5", "2.3.1-6", "4.3.1-1", "4.3.2-1", "4.3.2-2", "4.3.3-1", "4.5.0-1", "3.3.2-3"], ["3.3.4-1", "3.4.2-1", "3.6.2-1", "2.2.1-2", "2.2.1-4", "2.2.1-5", "4.3.1-1", "4.3.2-1", "4.3.2-2", "4.3.2-4", "4.3.3-1", "4.3.3-2", "4.3.3-8", "4.3.3-11", "4.5.0-1", "3.3.2-3"];
     qos_bits_of_3_end_the_connection: ["3.3.1-4"], ["3.3.1-4"];
     dup_at_qos_0_is_refused: ["3.3.1-2"], ["3.3.1-2"], not mosquitto: "2.0.11 takes it in 3.1.1";
     packet_identifier_0_is_refused: ["2.3.1-1"], ["2.2.1-3"];
@@ -13,10 +13,10 @@ cases! {
     a_qos_2_message_repeated_before_pubrel_is_delivered_once: ["4.3.3-2"], ["4.3.3-10"], not mosquitto: "2.0.11 closes at the second repeat";
     an_identifier_is_free_again_after_pubcomp: ["4.3.3-2"], ["4.3.3-12"];
     qos_2_messages_cross_each_other: ["4.3.3-2", "4.6.0-6"], ["4.3.3-11", "4.6.0-5"];
-    an_unknown_pubrel_is_answered: [], ["4.3.3-11", "3.7.2-1"];
+    an_unknown_pubrel_is_answered: [], ["4.3.3-11", "3.5.2-1", "3.7.2-1"];
     answers_to_nothing_do_no_harm: [], [];
     messages_keep_their_order: ["4.6.0-5", "4.6.0-6"], ["4.6.0-5", "4.6.0-6"];
-    pubacks_keep_the_order_of_arrival: ["4.6.0-2"], ["4.6.0-2"];
+    pubacks_keep_the_order_of_arrival: [], [];
     the_sender_waits_for_each_step_of_qos_2: ["4.3.3-1"], ["4.3.3-3", "4.3.3-4", "4.3.3-5", "4.3.3-6"];
     a_refusing_pubrec_ends_the_exchange: [], ["4.4.0-2", "4.3.3-4"];
     flags_of_the_answers_are_checked: ["2.2.2-1", "2.2.2-2", "3.6.1-1"], ["2.1.3-1", "3.6.1-1"], not mosquitto: "2.0.11 takes some of them";
