@@ -4,6 +4,8 @@
 pub mod kept;
 pub mod listener;
 pub mod mqtt;
+mod rate;
+mod window;
 
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
@@ -105,7 +107,12 @@ impl AckQueue {
         }
     }
 
-    /// Waits until at least one ack may be there. Cancel safe: a permit is kept for the next call.
+    /// Wakes the connection for another reason than an ack.
+    pub fn wake(&self) {
+        self.notify.notify_one();
+    }
+
+    /// Waits until at least one ack may be there, or [`AckQueue::wake`] has been called. Cancel safe: a permit is kept for the next call.
     pub async fn wait(&self) {
         self.notify.notified().await;
     }

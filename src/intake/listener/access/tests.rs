@@ -135,8 +135,8 @@ async fn many_at_once_with_one_password_are_let_in_by_one_check() {
 async fn too_many_waiting_are_sent_away() {
     let (_folder, _, access) = with_two_users();
     let access = Arc::new(access);
-    // Nobody gets the slot, so that all who come wait.
-    let slot = access.passwords.as_ref().unwrap().hold_slot().await;
+    // Nobody gets a slot, so that all who come wait.
+    let slots = access.passwords.as_ref().unwrap().hold_slots().await;
     let mut tasks = tokio::task::JoinSet::new();
     for n in 0..300_u32 {
         let access = Arc::clone(&access);
@@ -146,7 +146,7 @@ async fn too_many_waiting_are_sent_away() {
     while access.counters.logins_busy.load(Ordering::Relaxed) < 300 - 128 {
         tokio::task::yield_now().await;
     }
-    drop(slot);
+    drop(slots);
     let outcomes = tasks.join_all().await;
     assert_eq!(outcomes.iter().filter(|outcome| outcome.is_none()).count(), 128);
     assert!(outcomes.iter().flatten().all(|refusal| *refusal == Refusal::Busy));

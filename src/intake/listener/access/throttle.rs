@@ -136,6 +136,7 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
         #[test]
         fn the_table_keeps_its_bound_and_its_worst(steps in prop::collection::vec((0_u32..3_000, 0_u64..5), 1..3_000)) {
             let (mut throttle, mut now) = (Throttle::default(), Instant::now());

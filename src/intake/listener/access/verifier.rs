@@ -1,4 +1,4 @@
-//! Checks passwords: one at a time, on the blocking pool, and remembers which were right.
+//! Checks passwords: one or two at a time, on the blocking pool, and remembers which were right.
 //!
 //! A check takes 7 MiB and some tenths of a second, on purpose. After a power cut a thousand devices come at once; what
 //! has been proved once must not be proved again at their next reconnect. Only a keyed hash of it is remembered, with a
@@ -38,7 +38,8 @@ pub struct Verifier {
     path: PathBuf,
     counters: Arc<ListenerCounters>,
     key: hmac::Key,
-    slot: Arc<Semaphore>,
+    /// Each is room for one check.
+    slots: Arc<Semaphore>,
     waiting: AtomicUsize,
     state: Mutex<State>,
 }
@@ -68,7 +69,7 @@ impl Verifier {
             path: path.to_owned(),
             counters,
             key: hmac::Key::new(hmac::HMAC_SHA256, &key),
-            slot: Arc::new(Semaphore::new(1)),
+            slots: Arc::new(Semaphore::new(slots())),
             waiting: AtomicUsize::new(0),
             state: Mutex::new(state),
         };
@@ -89,7 +90,7 @@ impl Verifier {
         }
         let _waiting = self.queue()?;
         self.wait_for_turn(address).await?;
-        let slot = Arc::clone(&self.slot).acquire_owned().await.map_err(|_| Refusal::Busy)?;
+        let slot = Arc::clone(&self.slots).acquire_owned().await.map_err(|_| Refusal::Busy)?;
         // While this one waited, another may have proved the same.
         if self.state().has_proved(proof.as_ref()) {
             return Ok(());
@@ -191,6 +192,11 @@ impl Verifier {
     }
 }
 
+/// A small box keeps its cores for the readings; one with four has the memory for a second check too.
+fn slots() -> usize {
+    std::thread::available_parallelism().map_or(1, |cores| if cores.get() >= 4 { 2 } else { 1 })
+}
+
 fn load(path: &Path) -> std::io::Result<Users> {
     passwords::read(path).map(|text| Users::parse(&text))
 }
@@ -228,8 +234,9 @@ impl Drop for Waiting<'_> {
 
 #[cfg(test)]
 impl Verifier {
-    pub async fn hold_slot(&self) -> tokio::sync::OwnedSemaphorePermit {
-        Arc::clone(&self.slot).acquire_owned().await.expect("the slots are never closed")
+    pub async fn hold_slots(&self) -> tokio::sync::OwnedSemaphorePermit {
+        let all = u32::try_from(slots()).expect("one or two");
+        Arc::clone(&self.slots).acquire_many_owned(all).await.expect("the slots are never closed")
     }
 
     /// The file as it is now has been looked at.

@@ -6,6 +6,7 @@
 
 mod admission;
 mod identity;
+mod metrics;
 mod socket;
 mod stream;
 pub(super) mod tls;
@@ -27,6 +28,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsAcceptor;
 
 pub use admission::{Admission, Admitted, Closed};
+pub use metrics::{METRICS, Metric};
 pub use stream::Stream;
 
 use super::counters::ListenerCounters;
