@@ -419,7 +419,8 @@ fn read(first: u8, body: &mut Bytes, level: u8) -> Read<Packet> {
             }
             // Before it knows the version, a server may answer in either.
             codes_within(&[code], &CONNACK_CODES)?;
-            // A refusal may say that it does not speak this version at all.
+            // Asked in an unknown version, a server may answer in its newest.
+            let level = if code >= 0x80 { V5 } else { level };
             let props = if body.is_empty() { Properties::default() } else { take_props(body, level)? };
             Ok(Packet::ConnAck { present: flags == 1, code, props })
         }

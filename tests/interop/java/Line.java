@@ -13,19 +13,18 @@ final class Line {
 
     static <B extends MqttClientBuilderBase<B>> B of(B builder) throws Exception {
         String scheme = Main.ARGS.get("scheme");
-        builder = builder.transportConfig()
+        var transport = builder.transportConfig()
                 .serverHost(Main.ARGS.get("host"))
                 .serverPort(Integer.parseInt(Main.ARGS.get("port")))
                 // The caller stops what hangs; a busy machine is not a fault.
-                .mqttConnectTimeout(120, TimeUnit.SECONDS)
-                .applyTransportConfig();
+                .mqttConnectTimeout(120, TimeUnit.SECONDS);
         if (scheme.startsWith("ws")) {
-            builder = builder.webSocketConfig().serverPath("mqtt").applyWebSocketConfig();
+            transport = transport.webSocketConfig().serverPath("mqtt").applyWebSocketConfig();
         }
         if (scheme.equals("tls") || scheme.equals("wss")) {
-            builder = builder.sslConfig().trustManagerFactory(trust()).applySslConfig();
+            transport = transport.sslConfig().trustManagerFactory(trust()).applySslConfig();
         }
-        return builder;
+        return transport.applyTransportConfig();
     }
 
     private static TrustManagerFactory trust() throws Exception {

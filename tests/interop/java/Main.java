@@ -147,22 +147,32 @@ public final class Main {
         client.end();
     }
 
-    public static void main(String[] args) throws Exception {
+    public static void main(String[] args) {
         for (int n = 0; n < args.length; n += 2) {
             ARGS.put(args[n].substring(2), args[n + 1]);
         }
-        for (String scenario : ARGS.get("scenarios").split(",")) {
-            switch (scenario) {
-                case "qos" -> qos();
-                case "resume" -> resume();
-                case "will" -> will();
-                case "retained" -> retained();
-                case "large" -> large();
-                case "properties" -> V5.properties();
-                default -> throw new IllegalArgumentException(scenario);
+        try {
+            for (String scenario : ARGS.get("scenarios").split(",")) {
+                play(scenario);
+                System.out.println("ok " + scenario);
             }
-            System.out.println("ok " + scenario);
+        } catch (Throwable failure) {
+            // The library's own threads would keep the program alive.
+            failure.printStackTrace();
+            System.exit(1);
         }
         System.exit(0);
+    }
+
+    static void play(String scenario) throws Exception {
+        switch (scenario) {
+            case "qos" -> qos();
+            case "resume" -> resume();
+            case "will" -> will();
+            case "retained" -> retained();
+            case "large" -> large();
+            case "properties" -> V5.properties();
+            default -> throw new IllegalArgumentException(scenario);
+        }
     }
 }

@@ -42,11 +42,8 @@ fn a_full_window_holds_up_nothing_else(server: &Server) {
     let mut writer = Line::quick(server, V5);
     (0..3).for_each(|n| writer.publish(&topic, 1, &n.to_string()));
     let first = reader.message();
-    // QoS 0 is not counted.
     let other = server.name();
     reader.subscribe(&other, 0);
-    writer.publish(&other, 0, "qos 0");
-    assert_eq!(reader.message().text(), "qos 0");
     reader.publish(&server.name(), 2, "own");
     reader.ping();
     reader.unsubscribe(&other);
