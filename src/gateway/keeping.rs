@@ -81,8 +81,8 @@ impl Keeping {
         Some((self.waiting.len(), since_us))
     }
 
-    /// Puts into `commit` what goes: with `room` the oldest, without it what only deletes. Nothing overtakes a change of
-    /// the same key.
+    /// Puts into `commit` what goes: with `room` the oldest, without it what only deletes. No deletion overtakes a
+    /// row that it would delete.
     pub(super) fn plan(&mut self, commit: &mut Commit, room: bool) {
         debug_assert!(self.staged.is_empty(), "one commit at a time");
         if room {
@@ -144,54 +144,28 @@ fn fire(ack: Option<AckTicket>) {
     }
 }
 
-/// Keys whose changes have to wait.
+/// Keys of rows that wait to be put: only those can tell a deletion that overtakes from one that does not.
 #[derive(Debug, Default)]
-struct Held {
-    keys: BTreeSet<(Kind, Vec<u8>)>,
-    /// None of them begins with another: so the greatest up to a key is the only one that the key can begin with.
-    prefixes: BTreeSet<(Kind, Vec<u8>)>,
-}
+struct Held(BTreeSet<(Kind, Vec<u8>)>);
 
 impl Held {
     fn add(&mut self, changes: &[Change]) {
         for change in changes {
-            match change {
-                Change::Put { kind, key, .. } | Change::Delete { kind, key } => {
-                    self.keys.insert((*kind, key.clone()));
-                }
-                Change::DeletePrefix { kind, prefix } if !self.covers(*kind, prefix) => {
-                    self.prefixes.retain(|(k, longer)| k != kind || !longer.starts_with(prefix));
-                    self.prefixes.insert((*kind, prefix.clone()));
-                }
-                Change::DeletePrefix { .. } => {}
+            if let Change::Put { kind, key, .. } = change {
+                self.0.insert((*kind, key.clone()));
             }
         }
     }
 
     fn meets(&self, change: &Change) -> bool {
         match change {
-            Change::Put { kind, key, .. } | Change::Delete { kind, key } => {
-                self.keys.contains(&(*kind, key.clone())) || self.covers(*kind, key)
-            }
+            Change::Put { kind, key, .. } | Change::Delete { kind, key } => self.0.contains(&(*kind, key.clone())),
             Change::DeletePrefix { kind, prefix } => {
-                has_below(&self.keys, *kind, prefix)
-                    || has_below(&self.prefixes, *kind, prefix)
-                    || self.covers(*kind, prefix)
+                let first = self.0.range((*kind, prefix.clone())..).next();
+                first.is_some_and(|(k, key)| k == kind && key.starts_with(prefix))
             }
         }
     }
-
-    /// Whether a key begins with a prefix that waits.
-    fn covers(&self, kind: Kind, key: &[u8]) -> bool {
-        let before = self.prefixes.range(..=(kind, key.to_vec())).next_back();
-        before.is_some_and(|(k, prefix)| *k == kind && key.starts_with(prefix))
-    }
-}
-
-/// Whether one of the keys begins so.
-fn has_below(keys: &BTreeSet<(Kind, Vec<u8>)>, kind: Kind, prefix: &[u8]) -> bool {
-    let first = keys.range((kind, prefix.to_vec())..).next();
-    first.is_some_and(|(k, key)| *k == kind && key.starts_with(prefix))
 }
 
 /// Who has sent a message again that is still on its way: told when it is stored, and what came along is kept then.

@@ -1,6 +1,7 @@
 //! The gateway: the only place that knows every stage. Configure, build, announce, wait for a signal, drain.
 
 mod commit;
+mod counts;
 pub mod events;
 mod hub;
 pub mod inbox;
@@ -13,7 +14,6 @@ mod tell;
 mod tests;
 mod wear;
 
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -23,21 +23,20 @@ use crate::clock;
 use crate::config::{self, Config, Lane as LaneConfig, Rank};
 use crate::forward::kafka::Cluster;
 use crate::intake::Fact;
-use crate::intake::mqtt::SourceCounters;
 use crate::ops::control::{self, Control};
 use crate::ops::http;
-use crate::ops::metrics::{Answered, Extra, ExtraMetric, Metrics};
+use crate::ops::metrics::{Answered, Extra, Metrics};
 use crate::ops::snapshot::Shown;
 use crate::route::Router;
 use crate::spool::lane::{Lane, Start};
 use crate::spool::owner::{Opened, Owner, Settings};
 use crate::spool::row_base;
+pub use counts::Counters;
 use events::EventWriter;
 use hub::{Hub, Producers, State};
 use inbox::{Ask, Inbox};
 use keeping::{Ids, Keeping, Waiter};
 use message_ids::MessageIds;
-pub use sources::Counters;
 use sources::Sources;
 
 /// Source events on their way to the hub; a source that finds this full counts the event as dropped.
@@ -104,16 +103,22 @@ impl Gateway {
     pub async fn run(self, mut stop: watch::Receiver<bool>, ready: impl FnOnce()) -> Result<(), GatewayError> {
         let (events, mut source_events) = mpsc::channel(SOURCE_EVENTS_MAX);
         let (sources_stop, sources_stopped) = watch::channel(false);
-        let (sources, counters) =
-            Sources::start(&self.config, &self.router, &(Arc::clone(&self.inbox) as _), &events, &sources_stopped);
+        let (sources, counters) = Sources::start(
+            &self.config,
+            &self.router,
+            &(Arc::clone(&self.inbox) as _),
+            &events,
+            &sources_stopped,
+            &self.kept,
+        );
         let _ = self.counters.set(counters.clone());
         let answered = {
             let counters = counters.clone();
-            Box::new(move || sources::answered(&counters))
+            Box::new(move || counters.answered())
         };
         let extra = {
             let router = self.router.clone();
-            Box::new(move || extra_metrics(&counters, &router))
+            Box::new(move || counters.metrics(&router))
         };
         self.serve_http(extra, answered).await;
         self.serve_control();
@@ -302,56 +307,4 @@ fn drained(config: &Config, name: &str) -> LaneConfig {
         keep: None,
         ..like.expect("the configuration always has the default lane")
     }
-}
-
-/// Sources and routes count for themselves; here their numbers get names.
-fn extra_metrics(counters: &[(String, Arc<SourceCounters>)], router: &Router) -> Vec<ExtraMetric> {
-    type Of = fn(&SourceCounters) -> &std::sync::atomic::AtomicU64;
-    let families: [(&'static str, &'static str, bool, Of); 15] = [
-        ("source_readings", "Readings taken in (step 1)", true, |c| &c.readings),
-        ("source_payload_bytes", "Their payloads", true, |c| &c.payload_bytes),
-        ("source_pubacks", "PUBACKs sent (step 5)", true, |c| &c.pubacks),
-        ("source_stale_acks", "Acks whose connection had ended", true, |c| &c.acks_stale),
-        ("source_reconnects", "Connections beyond the first", true, |c| &c.reconnects),
-        ("source_sessions_lost", "Sessions the broker had lost", true, |c| &c.sessions_lost),
-        ("source_takeovers", "Times another client took the session", true, |c| &c.takeovers),
-        ("source_gate_closed", "Times reading was paused", true, |c| &c.gate_closed),
-        ("source_oversize", "Packets above packet_size_max", true, |c| &c.oversize),
-        ("source_malformed", "Packets that broke the protocol", true, |c| &c.malformed),
-        ("source_violations", "Packets that broke the protocol and were taken nevertheless", true, |c| &c.violations),
-        ("source_events_dropped", "Events that found no room", true, |c| &c.events_dropped),
-        ("source_unacked", "Readings not answered yet", false, |c| &c.unacked),
-        ("source_unacked_bytes", "Their bytes in memory", false, |c| &c.unacked_bytes),
-        ("source_connected", "1 while connected", false, |c| &c.connected),
-    ];
-    let mut out = Vec::new();
-    for (name, help, counter, of) in families {
-        for (source, c) in counters {
-            let label = Some(("source", source.clone()));
-            out.push(ExtraMetric { name, help, counter, label, value: of(c).load(Ordering::Relaxed) as f64 });
-        }
-    }
-    out.extend(route_metrics(router));
-    out
-}
-
-fn route_metrics(router: &Router) -> Vec<ExtraMetric> {
-    let c = router.counters();
-    let matched = router.route_names().zip(&c.matched).map(|(route, n)| ExtraMetric {
-        name: "route_matched",
-        help: "Readings taken by a route",
-        counter: true,
-        label: Some(("route", route.to_owned())),
-        value: n.load(Ordering::Relaxed) as f64,
-    });
-    let mut out: Vec<_> = matched.collect();
-    let singles = [
-        ("route_unmatched", "Readings no route took", c.unmatched.load(Ordering::Relaxed)),
-        ("route_dropped", "Readings dropped as configured", c.dropped.load(Ordering::Relaxed)),
-        ("route_dead_lettered", "Readings that could not be routed", c.dead_lettered.load(Ordering::Relaxed)),
-        ("route_collisions", "Readings whose Kafka name fell onto another's", router.collisions()),
-    ];
-    let single = |(name, help, n)| ExtraMetric { name, help, counter: true, label: None, value: n as f64 };
-    out.extend(singles.into_iter().map(single));
-    out
 }

@@ -8,29 +8,22 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
+use super::counts::Counters;
 use crate::clock;
 use crate::config::{Config, MqttSource, Subscription};
+use crate::intake::listener::Listener;
+use crate::intake::listener::counters::ListenerCounters;
 use crate::intake::mqtt::{MqttSession, SourceCounters};
-use crate::intake::{Deliver, SourceEvent};
-use crate::ops::histogram::Histogram;
+use crate::intake::{Deliver, Fact, SourceEvent};
 use crate::route::Router;
 use crate::route::filter::Filter;
 
 /// Beyond the sources' own time for a stop: they are cut off then.
 const STOP_SLACK: Duration = Duration::from_secs(2);
 
-/// How long each source's readings waited for their answers.
-pub fn answered(counters: &Counters) -> Vec<(String, Histogram)> {
-    let of = |c: &SourceCounters| c.answered.lock().expect("no holder of this lock panics").clone();
-    counters.iter().map(|(source, c)| (source.clone(), of(c))).collect()
-}
-
 pub struct Sources {
     sessions: JoinSet<()>,
 }
-
-/// Each source's name and what it counts.
-pub type Counters = Vec<(String, Arc<SourceCounters>)>;
 
 impl Sources {
     pub fn start(
@@ -39,13 +32,14 @@ impl Sources {
         deliver: &Arc<dyn Deliver>,
         events: &mpsc::Sender<(String, SourceEvent)>,
         stop: &watch::Receiver<bool>,
+        kept: &[Fact],
     ) -> (Self, Counters) {
         let mut sessions = JoinSet::new();
-        let mut counters = Counters::new();
+        let mut counters = Counters::default();
         let mut memory = Memory::load(config);
         for source in config.mqtt_sources.iter().flat_map(|s| sessions_of(s, config)) {
             let count = Arc::new(SourceCounters::default());
-            counters.push((source.name.clone(), Arc::clone(&count)));
+            counters.clients.push((source.name.clone(), Arc::clone(&count)));
             let previous = memory.expect(&source);
             let session = MqttSession {
                 config: source,
@@ -61,6 +55,23 @@ impl Sources {
             sessions.spawn(session.run(stop.clone()));
         }
         memory.save();
+        for listener in &config.listeners {
+            let count = Arc::new(ListenerCounters::default());
+            counters.listeners.push((listener.name.clone(), Arc::clone(&count)));
+            let listener = Listener {
+                config: Arc::new(listener.clone()),
+                facts: kept.to_vec(),
+                route: Arc::new(router.clone()),
+                deliver: Arc::clone(deliver),
+                events: events.clone(),
+                counters: count,
+                clock: Arc::new(clock::arrival),
+                random: Arc::new(crate::spool::schema::random_u64),
+                stop_timeout: config.gateway.stop_timeout,
+                bound: watch::Sender::new(Vec::new()),
+            };
+            sessions.spawn(listener.run(stop.clone()));
+        }
         (Sources { sessions }, counters)
     }
 

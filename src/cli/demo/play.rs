@@ -3,7 +3,6 @@
 //! Owns everything that runs and takes the numbers; it decides nothing about how they are shown. It ends the devices
 //! before the gateway, and the gateway before the witness, so that each count is final when the next one is awaited.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -22,7 +21,6 @@ use crate::cli::simulate::devices::DeviceOptions;
 use crate::cli::simulate::report::Summary;
 use crate::cli::simulate::run::{Event, Limits, Stop, Target, random_u64, run_devices};
 use crate::gateway::{Counters, Gateway, GatewayError};
-use crate::intake::mqtt::SourceCounters;
 use crate::ops::snapshot::{LaneSnapshot, Shown};
 use crate::spool::lane::Mode;
 
@@ -92,7 +90,7 @@ impl Play {
     /// What is published before would be nobody's: the broker drops what no one has subscribed to.
     async fn wait_until_subscribed(&self, stage: &Stage) -> Result<(), DemoError> {
         let started = Instant::now();
-        while sum(&self.sources, |source| &source.subscribed) == 0 {
+        while self.sources.get().map_or(0, Counters::ready) == 0 {
             if started.elapsed() > SUBSCRIBE_PATIENCE || *self.interrupted.borrow() {
                 let (host, port) = (stage.broker.host.clone(), stage.broker.port);
                 return Err(DemoError::NoBroker { host, port, seconds: started.elapsed().as_secs() });
@@ -236,15 +234,9 @@ fn bring_back(stage: &Stage) -> Result<(), DemoError> {
     stage.kafka.as_ref().map_or(Ok(()), |kafka| kafka.bring_back().map_err(DemoError::Kafka))
 }
 
-type Count = fn(&SourceCounters) -> &AtomicU64;
-
-fn sum(sources: &OnceLock<Counters>, of: Count) -> u64 {
-    sources.get().map_or(0, |sources| sources.iter().map(|(_, source)| of(source).load(Ordering::Relaxed)).sum())
-}
-
-/// What the gateway has acknowledged to the broker.
+/// What the gateway has acknowledged.
 fn pubacks(sources: &OnceLock<Counters>) -> u64 {
-    sum(sources, |source| &source.pubacks)
+    sources.get().map_or(0, Counters::acknowledged)
 }
 
 fn lane(shown: &Shown) -> Option<LaneSnapshot> {

@@ -86,14 +86,13 @@ fn a_failed_commit_is_made_again_with_what_has_come_since_behind_it() {
 }
 
 #[test]
-fn without_room_deletions_go_and_overtake_nothing_of_their_key() {
+fn without_room_deletions_go_and_overtake_nothing_that_they_delete() {
     let mut world = World::new();
     world.keep(vec![delete("before")]);
     world.keep(vec![put("dev-1/x")]);
-    for change in [delete("dev-1/x"), delete_prefix("dev-1/"), delete_prefix("dev-"), delete("dev-2/x")] {
+    for change in [delete("dev-1/x"), delete_prefix("dev-1/"), delete_prefix("dev-"), put("dev-2/x")] {
         world.keep(vec![change]);
     }
-    // The prefixes wait, so all below them waits.
     world.keep(vec![delete("other"), delete_prefix("thing")]);
     world.keep(vec![delete("third"), put("fourth")]);
     assert_eq!(world.plan(false), [delete("before"), delete("other"), delete_prefix("thing")]);

@@ -315,3 +315,24 @@ fn ten_thousand_devices_that_come_back_at_once_are_told_or_counted() {
     assert!((ALL + 1..ALL + 10).contains(&told), "{told} told or counted");
     assert!(shown.events_refused >= refused && events.stats.open_bytes < 1 << 20, "{:?}", events.stats);
 }
+
+#[test]
+fn who_sends_a_message_again_is_not_told_before_the_first_is_durable() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut full = config(dir.path());
+    full.spool.reserve_bytes = u64::MAX / 2;
+    let mut rig = Rig::start_with(full);
+    let payload = "a".repeat(100_000);
+    let batch = [0, 1, 2].map(|_| rig.delivery("default", &payload, None, Some(id(1, 5))));
+    rig.deliver(batch.into());
+    // A deletion behind them shows that the hub has taken them in, and that nothing has been stored.
+    rig.keep(vec![delete("p")]);
+    assert_eq!(rig.answered(1), [3]);
+    rig.stop();
+    let mut rig = Rig::start(dir.path());
+    let again = rig.delivery("default", "a", None, Some(id(1, 5)));
+    rig.deliver(vec![again]);
+    rig.all_answered();
+    assert_eq!(rig.stop().get().spool.message_ids.duplicates, 0);
+    assert_eq!(found(dir.path()).0, ["a"]);
+}

@@ -22,6 +22,7 @@ mod gate;
 mod identity;
 mod machine;
 mod message;
+pub mod metrics;
 mod outgoing;
 pub mod packet;
 mod retained;

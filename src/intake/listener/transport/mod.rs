@@ -6,7 +6,6 @@
 
 mod admission;
 mod identity;
-mod metrics;
 mod socket;
 mod stream;
 pub(super) mod tls;
@@ -28,7 +27,6 @@ use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsAcceptor;
 
 pub use admission::{Admission, Admitted, Closed};
-pub use metrics::{METRICS, Metric};
 pub use stream::Stream;
 
 use super::counters::ListenerCounters;

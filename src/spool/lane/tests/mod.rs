@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
-use super::{Incoming, Key, Lane, Mode, Outcome, RowId, Sent, Sink, Staged, Start, Tally};
+use super::{CALM_US, Incoming, Key, Lane, Mode, Outcome, RowId, Sent, Sink, Staged, Start, Tally};
 use crate::config::{self, Delivery, Grace, Order, When, WhenFull};
 use world::World;
 
@@ -210,4 +210,48 @@ fn slow_drain() {
 #[test]
 fn at_most_once() {
     simulate("at_most_once", &config::Lane { delivery: Delivery::AtMostOnce, ..lane_config() });
+}
+
+#[test]
+fn what_must_be_committed_makes_a_direct_lane_spool_until_none_has_come_for_ten_seconds() {
+    let mut world = World::new(3, lane_config());
+    let delivered = |world: &mut World| {
+        while world.broker.flying() > 0 {
+            world.broker.step(false);
+            world.report();
+        }
+    };
+    let committed = |world: &mut World| {
+        world.plan(true);
+        world.disk(0);
+        world.answer();
+        world.check_acks();
+    };
+    world.attaches = u64::MAX;
+    world.accept();
+    world.pump();
+    assert_eq!(world.lane.mode(), Mode::Direct);
+    world.attaches = 1;
+    world.accept();
+    assert_eq!(world.lane.mode(), Mode::Spooling, "from its arrival on");
+    world.attaches = u64::MAX;
+    world.accept();
+    assert!(world.acked.is_empty());
+    committed(&mut world);
+    assert_eq!(world.acked, BTreeSet::from([0, 1, 2]), "what flew, what must be committed, and what came behind it");
+    world.pump();
+    delivered(&mut world);
+    world.now_us += CALM_US - 1;
+    world.attaches = 1;
+    world.accept();
+    committed(&mut world);
+    world.pump();
+    delivered(&mut world);
+    for (passes_us, mode) in [(1, Mode::Spooling), (CALM_US - 2, Mode::Spooling), (1, Mode::Direct)] {
+        world.now_us += passes_us;
+        world.pump();
+        assert_eq!(world.lane.mode(), mode, "{passes_us}");
+    }
+    check_order(&world);
+    assert_eq!(world.lane.stats.to_spooling, 1);
 }

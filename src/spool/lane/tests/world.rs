@@ -39,7 +39,7 @@ pub struct World {
     pub file: File,
     pub now_us: u64,
     /// One of so many records has something attached.
-    attaches: u64,
+    pub attaches: u64,
     runs: u64,
     asked: VecDeque<Asked>,
     answers: VecDeque<Answer>,
