@@ -9,6 +9,7 @@ cases! {
     all_that_was_announced_is_taken: [], ["3.3.4-7"];
     more_than_was_announced_ends_the_connection: [], ["3.3.4-7"], not mosquitto: "2.0.11 does not look";
     version_4_may_send_as_much_as_it_likes: [], [], not mosquitto: "its own limit is another";
+    who_never_reads_holds_up_nobody: [], [];
     packets_up_to_the_limit_are_taken: [], ["3.2.2-15"];
     packets_above_the_limit_are_refused: [], ["3.2.2-15"], not mosquitto: "its limit does not count the header";
     nothing_is_sent_that_is_too_large_for_the_client: [], ["3.1.2-24", "3.1.2-25", "3.2.2-19", "3.2.2-20"];
@@ -110,6 +111,24 @@ fn version_4_may_send_as_much_as_it_likes(server: &Server) {
     let all: Vec<u8> = (1..=count).flat_map(|id| Publish::new(&topic, 1, id, "x").bytes(V4)).collect();
     line.send(&all);
     (1..=count).for_each(|id| line.expect_acked(id));
+}
+
+/// A subscriber that takes nothing off its socket, and far more for it than any buffer holds.
+fn who_never_reads_holds_up_nobody(server: &Server) {
+    for level in BOTH {
+        let topic = server.name();
+        let deaf = Line::subscribed(server, level, &topic, 0);
+        let mut writer = Line::quick(server, level);
+        let other = server.name();
+        let mut reader = Line::subscribed(server, level, &other, 1);
+        let payload = "x".repeat(100_000);
+        for n in 0..80 {
+            writer.publish(&topic, 1, &payload);
+            writer.publish(&other, 1, &n.to_string());
+            assert_eq!(reader.take().text(), n.to_string());
+        }
+        deaf.cut();
+    }
 }
 
 /// A PUBLISH of `size` bytes in all.

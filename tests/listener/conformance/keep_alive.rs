@@ -42,6 +42,11 @@ fn keep_alive_0_and_the_longest_are_taken(server: &Server) {
         // Long enough for another to be cut off.
         kept_alive(server, level, 1).refused(server, &[0x8d]);
         lines.iter_mut().for_each(Line::ping);
+        if level == V5 && server.is_ours() {
+            // An hour is the longest that it grants, and it says so.
+            let connect = Connect { keep_alive: 65_535, ..Connect::new(V5, &server.name()) };
+            assert_eq!(Line::accepted(server, &connect).props.number(id::SERVER_KEEP_ALIVE), Some(3_600));
+        }
     }
 }
 

@@ -8,6 +8,7 @@ cases! {
     sessions_and_subscriptions_outlive_a_kill: ["3.1.2-4", "4.1.0-1"], ["3.1.2-5", "3.1.2-23", "4.1.0-1"];
     retained_messages_outlive_a_kill: ["3.1.2-7", "3.3.1-5"], ["3.3.1-5"];
     inbound_qos_2_outlives_a_kill: ["4.3.3-2"], ["4.3.3-10", "4.3.3-12"];
+    equal_readings_are_all_stored: [], [];
     a_stop_says_so: [], [];
     wrong_passwords_get_a_code: ["3.2.2-4", "3.2.2-5"], ["3.1.4-2", "3.2.2-6", "3.2.2-7", "4.13.2-1"];
     what_is_not_allowed_is_not_delivered: ["3.3.5-2"], ["4.3.3-9"];
@@ -109,6 +110,33 @@ fn inbound_qos_2_outlives_a_kill() {
 fn count_readings(server: &Server, topic: &str) -> usize {
     let answer = server.gateway().command(&["spool", "export"]).text();
     answer.lines().filter(|line| line.contains(topic)).count()
+}
+
+/// Without an id of its own a message is told from another by its packet identifier alone, and that only while it is open.
+fn equal_readings_are_all_stored() {
+    let server = Server::forebay_with("", "");
+    for level in BOTH {
+        let topic = server.name();
+        let mut line = Line::quick(&server, level);
+        for qos in [1, 2] {
+            let all: Vec<u8> = (1..=100).flat_map(|id| Publish::new(&topic, qos, id, "42").bytes(level)).collect();
+            for _ in 0..5 {
+                line.send(&all);
+                for id in 1..=100 {
+                    if qos == 1 {
+                        line.expect_acked(id);
+                    } else {
+                        assert!(matches!(line.answer(), Packet::PubRec(ack) if ack.id == id && ack.reason < 0x80));
+                    }
+                }
+                for id in (1..=100).filter(|_| qos == 2) {
+                    line.send(&packets::pubrel(id));
+                    assert_eq!(line.answer(), Packet::PubComp(ack(id)));
+                }
+            }
+        }
+        assert_eq!(count_readings(&server, &topic), 1000);
+    }
 }
 
 fn a_stop_says_so() {

@@ -10,6 +10,7 @@ cases! {
     filters_must_be_utf8: ["3.8.3-1", "3.10.3-1"], ["3.8.3-1", "3.10.3-1"];
     filters_that_are_wrong_are_refused: ["4.7.1-2", "4.7.1-3", "4.7.3-1", "4.7.3-2"], ["4.7.1-1", "4.7.1-2", "4.7.3-1", "4.7.3-2"];
     many_filters_in_one_packet: ["3.8.4-4"], ["3.8.4-5"];
+    ten_thousand_filters_do_no_harm: [], [];
     a_subscription_is_replaced_by_the_same_filter: ["3.8.4-3"], ["3.8.4-3"];
     overlapping_subscriptions_get_the_highest_qos: ["3.3.5-1"], ["3.3.4-2"], not mosquitto: "2.0.11 takes the first that matches";
     unsubscribing_ends_new_messages: ["3.10.4-1", "3.10.4-2", "3.10.4-4"], ["3.10.4-1", "3.10.4-2", "3.10.4-4"];
@@ -123,6 +124,25 @@ fn many_filters_in_one_packet(server: &Server) {
         assert_eq!(codes, vec![1; count]);
         Line::quick(server, level).publish(&format!("{root}/{}/x", count - 1), 1, "last");
         assert_eq!(line.take().text(), "last");
+    }
+}
+
+/// Granted or refused, each with its own code.
+fn ten_thousand_filters_do_no_harm(server: &Server) {
+    for level in BOTH {
+        let root = server.name();
+        let filters: Vec<String> = (0..10_000).map(|n| format!("{root}/{n}")).collect();
+        let asked: Vec<(&str, u8)> = filters.iter().map(|filter| (filter.as_str(), 1)).collect();
+        let mut line = Line::quick(server, level);
+        line.send(&packets::subscribe(level, 1, &asked, &Props::new()));
+        let Packet::SubAck { codes, .. } = line.next() else { panic!() };
+        assert_eq!(codes.len(), filters.len());
+        assert!(codes[..servers::SUBSCRIPTIONS].iter().all(|code| *code == 1));
+        if server.is_ours() {
+            let no = if level == V5 { 0x97 } else { 0x80 };
+            assert!(codes[servers::SUBSCRIPTIONS..].iter().all(|code| *code == no));
+        }
+        line.ping();
     }
 }
 
