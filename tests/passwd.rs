@@ -78,4 +78,10 @@ publish = "plant/%u/#"
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert!(said.contains("listener listener: mqtts 0.0.0.0:8883 (password); 1 rule\n"), "{said}");
     assert!(said.contains("at most 2000 connections, 200 of one address"), "{said}");
+    let output = forebay(&["check", "--json", "--config", config.to_str().unwrap()], "");
+    let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let listener = &document["config"]["listeners"][0];
+    assert_eq!(listener["endpoints"][0]["enters"], "password", "{document}");
+    assert_eq!(listener["limits"]["connections"], 2_000);
+    assert_eq!(document["config"]["memory"]["fan_out"], 2 << 20);
 }

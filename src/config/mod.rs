@@ -79,6 +79,15 @@ pub fn parse_str(name: &str, text: &str) -> Result<Loaded, Problems> {
     resolve_texts(Texts(vec![SourceText { path: PathBuf::from(name), text: text.to_owned() }]))
 }
 
+/// The same in surroundings of the caller's.
+///
+/// # Errors
+/// As [`load`].
+pub fn parse_str_in(name: &str, text: &str, surroundings: &dyn Surroundings) -> Result<Loaded, Problems> {
+    let texts = Texts(vec![SourceText { path: PathBuf::from(name), text: text.to_owned() }]);
+    read_and_resolve(texts, Findings::default(), Cause::Content, surroundings)
+}
+
 fn resolve_texts(texts: Texts) -> Result<Loaded, Problems> {
     read_and_resolve(texts, Findings::default(), Cause::Content, &Machine)
 }

@@ -187,6 +187,8 @@ fn text<'a>(input: &mut &'a [u8]) -> Result<&'a str, Damaged> {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
     use proptest::prelude::*;
 
     use super::*;

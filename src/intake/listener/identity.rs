@@ -59,6 +59,8 @@ fn id_in(payload: &[u8], pointer: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
     use super::*;
     use crate::intake::listener::packet::Forwarded;
 

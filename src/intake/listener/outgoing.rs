@@ -227,3 +227,140 @@ impl Outgoing {
         self.bytes
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use bytes::Bytes;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::intake::listener::packet::Forwarded;
+
+    const BOUNDS: Bounds = Bounds { messages: 8, bytes: 1 << 20 };
+
+    fn item(number: usize, qos: u8) -> Item {
+        let message = Message {
+            topic: "t".into(),
+            payload: Bytes::from(number.to_string()),
+            qos,
+            retain: false,
+            forwarded: Forwarded::default(),
+            expires_at: None,
+            publisher: 0,
+        };
+        Item { message: Arc::new(message), qos, retain: false, ids: Vec::new() }
+    }
+
+    fn sent(send: Send) -> (String, u16, bool) {
+        match send {
+            Send::Publish { item, packet_id, dup } => {
+                (String::from_utf8(item.message.payload.to_vec()).unwrap(), packet_id, dup)
+            }
+            Send::PubRel(packet_id) => ("PUBREL".to_owned(), packet_id, false),
+        }
+    }
+
+    #[test]
+    fn the_room_of_all_queues_together_counts_too() {
+        let mut outgoing = Outgoing::default();
+        let cost = item(1, 0).message.cost();
+        assert_eq!(outgoing.push(item(1, 0), BOUNDS, cost), 0);
+        assert_eq!(outgoing.push(item(2, 1), BOUNDS, cost - 1), 1, "the one of QoS 0 makes room");
+        assert_eq!(outgoing.push(item(3, 1), BOUNDS, 0), 1, "nothing can make room");
+        assert_eq!(sent(outgoing.next(10, Duration::ZERO).unwrap()), ("2".to_owned(), 1, false));
+        assert_eq!(outgoing.next(10, Duration::ZERO), None);
+    }
+
+    #[test]
+    fn a_smaller_window_after_a_reconnect_is_kept() {
+        let mut outgoing = Outgoing::default();
+        for number in 1..=3 {
+            outgoing.push(item(number, 1), BOUNDS, 1 << 20);
+            outgoing.next(10, Duration::ZERO).unwrap();
+        }
+        outgoing.reconnected();
+        assert_eq!(sent(outgoing.next(1, Duration::ZERO).unwrap()), ("1".to_owned(), 1, true));
+        assert_eq!(outgoing.next(1, Duration::ZERO), None);
+        assert_eq!(outgoing.puback(1), Answered::Known);
+        assert_eq!(sent(outgoing.next(1, Duration::ZERO).unwrap()), ("2".to_owned(), 2, true));
+        assert_eq!(outgoing.puback(3), Answered::Known, "not sent on this connection, but answered on the last");
+        assert_eq!(outgoing.puback(2), Answered::Known);
+        assert_eq!((outgoing.next(1, Duration::ZERO), outgoing.bytes()), (None, 0));
+    }
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Push(u8),
+        Next,
+        Answer(usize),
+        Reconnect,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            4 => (0u8..3).prop_map(Step::Push),
+            4 => Just(Step::Next),
+            3 => any::<usize>().prop_map(Step::Answer),
+            1 => Just(Step::Reconnect),
+        ]
+    }
+
+    proptest! {
+        /// Against a subscriber that answers when it likes: order, ids, window, bounds, and nothing left in the end.
+        #[test]
+        fn each_message_of_qos_1_and_2_arrives_in_order(steps in prop::collection::vec(step(), 1..200), window in 1usize..5) {
+            let mut outgoing = Outgoing::default();
+            // Ids that the subscriber has to answer, with the packet that it is to answer.
+            let mut open: Vec<(u16, &str)> = Vec::new();
+            let (mut pushed, mut expected, mut arrived) = (0, Vec::new(), Vec::new());
+            let turn = [Step::Next, Step::Answer(0)];
+            let drain = turn.iter().cycle().take(400).cloned();
+            for step in steps.into_iter().chain(drain) {
+                match step {
+                    Step::Push(qos) => {
+                        pushed += 1;
+                        if outgoing.push(item(pushed, qos), BOUNDS, 1 << 20) == 0 && qos > 0 {
+                            expected.push(pushed.to_string());
+                        }
+                    }
+                    Step::Next => match outgoing.next(window, Duration::ZERO) {
+                        Some(Send::Publish { item, packet_id, dup }) if packet_id > 0 => {
+                            if !dup {
+                                arrived.push(String::from_utf8(item.message.payload.to_vec()).unwrap());
+                            }
+                            prop_assert!(open.iter().all(|(id, _)| *id != packet_id), "an id twice");
+                            open.push((packet_id, if item.qos == 1 { "puback" } else { "pubrec" }));
+                        }
+                        Some(Send::PubRel(packet_id)) => open.push((packet_id, "pubcomp")),
+                        _ => {}
+                    },
+                    Step::Answer(_) if open.is_empty() => {}
+                    Step::Answer(at) => {
+                        let (id, with) = open.remove(at % open.len());
+                        let answered = match with {
+                            "puback" => outgoing.puback(id),
+                            "pubrec" => outgoing.pubrec(id, false),
+                            _ => outgoing.pubcomp(id),
+                        };
+                        prop_assert_ne!(answered, Answered::Unknown, "{} {}", with, id);
+                        if with == "pubrec" {
+                            open.push((id, "pubcomp"));
+                        }
+                    }
+                    Step::Reconnect => {
+                        outgoing.disconnected();
+                        outgoing.reconnected();
+                        open.clear();
+                    }
+                }
+                prop_assert!(open.len() <= window);
+            }
+            // What was dropped to make room was of QoS 0; what counts as dropped with it is not expected.
+            arrived.retain(|payload| expected.contains(payload));
+            prop_assert_eq!(arrived, expected);
+            prop_assert_eq!(outgoing.bytes(), 0);
+        }
+    }
+}

@@ -53,7 +53,7 @@ impl Retained {
     /// Keeps the latest message of its topic; one without payload removes it [MQTT-3.3.1-6]. `false`: it does not fit.
     /// What the topic had is gone then too: an old value is worse than none.
     pub(super) fn set(&mut self, message: Arc<Message>) -> bool {
-        let had = self.remove(&message.topic);
+        self.remove(&message.topic);
         if message.payload.is_empty() {
             return true;
         }
@@ -63,21 +63,20 @@ impl Retained {
             self.bytes += cost;
             self.changed.insert(message.topic.clone());
             self.messages.insert(message.topic.clone(), message);
-        } else if !had && !self.rows.contains(&message.topic) {
-            self.changed.remove(&message.topic);
+        } else if self.rows.contains(&message.topic) {
+            self.changed.insert(message.topic.clone());
         }
         fits
     }
 
-    fn remove(&mut self, topic: &str) -> bool {
-        let Some(old) = self.messages.remove(topic) else { return false };
+    fn remove(&mut self, topic: &str) {
+        let Some(old) = self.messages.remove(topic) else { return };
         self.bytes -= old.cost();
         if self.rows.contains(topic) {
             self.changed.insert(topic.into());
         } else {
             self.changed.remove(topic);
         }
-        true
     }
 
     /// Those that a filter matches and whose time has not run out.
@@ -178,6 +177,14 @@ mod tests {
         retained.set(message("b", "1", None));
         retained.set(message("b", "", None));
         assert!(!retained.has_changed(), "it was never written");
+    }
+
+    #[test]
+    fn a_row_that_has_no_place_any_more_is_deleted() {
+        let mut retained = Retained::new(1, 1 << 20);
+        retained.load(message("a", "1", None));
+        retained.load(message("b", "1", None));
+        assert_eq!(retained.take_changed(), [Row::Delete("b".into())]);
     }
 
     #[test]

@@ -29,13 +29,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use bytes::BytesMut;
 use tokio::sync::mpsc;
 
 pub use codec::Malformed;
 pub use tls::TlsError;
 
 use super::{Deliver, Route, SourceEvent};
-use crate::config::{MqttSource, Subscription};
+use crate::config::{MqttSource, MqttVersion, Subscription};
 use crate::ops::histogram::Histogram;
 use crate::record::Arrival;
 
@@ -101,6 +102,25 @@ pub struct SourceCounters {
     pub connected: AtomicU64,
     /// Gauge: 1 between the answer to the last SUBSCRIBE and the end of the connection: what is published now comes here.
     pub subscribed: AtomicU64,
+}
+
+/// Cuts all packets off `data` and decodes them, each also as one that is too large to hold; for fuzzing.
+pub(crate) fn decode_all(version: MqttVersion, data: &[u8]) {
+    let mut input = BytesMut::from(data);
+    while let Ok(Some(head)) = codec::Head::peek(&input) {
+        assert!(head.total() > head.remaining, "the fixed header counts");
+        if input.len() < head.total() {
+            return;
+        }
+        let frame = input.split_to(head.total()).freeze();
+        if head.kind() == codec::kind::PUBLISH {
+            let mut skim = oversize::Skim::new(head);
+            let mut streamed = BytesMut::from(&frame[..]);
+            assert!(skim.feed(&mut streamed) && streamed.is_empty(), "it ends where the packet ends");
+            let _ = skim.finish(version, 1024);
+        }
+        let _ = codec::decode(version, head, frame);
+    }
 }
 
 impl SourceCounters {

@@ -22,7 +22,7 @@ mod read;
 mod send;
 mod tally;
 #[cfg(test)]
-pub(super) mod tests;
+pub(crate) mod tests;
 
 use std::collections::VecDeque;
 

@@ -124,7 +124,7 @@ async fn many_at_once_with_one_password_are_let_in_by_one_check() {
     let (_folder, _, access) = with_two_users();
     let access = Arc::new(access);
     let mut tasks = tokio::task::JoinSet::new();
-    for _ in 0..100 {
+    for _ in 0..60 {
         let access = Arc::clone(&access);
         tasks.spawn(async move { admit(&access, Some("anna"), Some("a"), &peer(None, false)).await.is_ok() });
     }
@@ -175,4 +175,29 @@ async fn anonymous_clients_have_no_user_whatever_they_say() {
     // Without a rule a known user may do nothing.
     let bare = access(listener(None, Vec::new()));
     assert_eq!(admit(&bare, None, None, &peer(Some("anna"), false)).await.unwrap_err(), Refusal::NotAuthorized);
+}
+
+#[tokio::test]
+async fn one_address_takes_no_more_than_half_of_the_room() {
+    let (_folder, _, access) = with_two_users();
+    let access = Arc::new(access);
+    let slots = access.passwords.as_ref().unwrap().hold_slots().await;
+    let mut tasks = tokio::task::JoinSet::new();
+    for _ in 0..100 {
+        let access = Arc::clone(&access);
+        tasks.spawn(async move { admit(&access, Some("anna"), Some("a"), &peer(None, false)).await.err() });
+    }
+    while access.counters.logins_busy.load(Ordering::Relaxed) < 100 - 64 {
+        tokio::task::yield_now().await;
+    }
+    let elsewhere = Peer { address: None, ..peer(None, false) };
+    let other = tokio::spawn({
+        let access = Arc::clone(&access);
+        async move { admit(&access, Some("bob"), Some("b"), &elsewhere).await.is_ok() }
+    });
+    tokio::task::yield_now().await;
+    drop(slots);
+    assert!(other.await.unwrap());
+    assert_eq!(tasks.join_all().await.into_iter().filter(Option::is_none).count(), 64);
+    assert_eq!(access.passwords.as_ref().unwrap().waiting(), 0);
 }

@@ -4,10 +4,9 @@
 //! has been proved once must not be proved again at their next reconnect. Only a keyed hash of it is remembered, with a
 //! key that never leaves this process.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -24,6 +23,8 @@ use crate::intake::listener::transport::tls::stamp_of;
 
 /// Logins that wait for their check, in their turn or for others. More would wait longer than a device does.
 const WAITING_MAX: usize = 128;
+/// Of one address: who floods takes no more than half of the room.
+const WAITING_PER_ADDRESS_MAX: usize = WAITING_MAX / 2;
 /// Right passwords remembered in each of two generations.
 const REMEMBERED: usize = 2_048;
 /// How often the file is looked at.
@@ -40,7 +41,6 @@ pub struct Verifier {
     key: hmac::Key,
     /// Each is room for one check.
     slots: Arc<Semaphore>,
-    waiting: AtomicUsize,
     state: Mutex<State>,
 }
 
@@ -51,6 +51,8 @@ struct State {
     /// The newer and the older generation: what is used moves to the newer one.
     proved: [HashSet<Proof>; 2],
     throttle: Throttle,
+    /// Logins that wait, by address; only those that have some.
+    waiting: HashMap<Option<IpAddr>, usize>,
 }
 
 impl Verifier {
@@ -64,13 +66,13 @@ impl Verifier {
             looked_at: Instant::now(),
             proved: [HashSet::new(), HashSet::new()],
             throttle: Throttle::default(),
+            waiting: HashMap::new(),
         };
         let verifier = Verifier {
             path: path.to_owned(),
             counters,
             key: hmac::Key::new(hmac::HMAC_SHA256, &key),
             slots: Arc::new(Semaphore::new(slots())),
-            waiting: AtomicUsize::new(0),
             state: Mutex::new(state),
         };
         verifier.take_in(load(&verifier.path));
@@ -88,7 +90,7 @@ impl Verifier {
         if self.state().has_proved(proof.as_ref()) {
             return Ok(());
         }
-        let _waiting = self.queue()?;
+        let _waiting = self.queue(address)?;
         self.wait_for_turn(address).await?;
         let slot = Arc::clone(&self.slots).acquire_owned().await.map_err(|_| Refusal::Busy)?;
         // While this one waited, another may have proved the same.
@@ -132,10 +134,16 @@ impl Verifier {
         Ok(())
     }
 
-    fn queue(&self) -> Result<Waiting<'_>, Refusal> {
-        let waiting = Waiting(&self.waiting);
-        let before = self.waiting.fetch_add(1, Ordering::Relaxed);
-        if before < WAITING_MAX { Ok(waiting) } else { Err(Refusal::Busy) }
+    fn queue(&self, address: Option<IpAddr>) -> Result<Waiting<'_>, Refusal> {
+        let mut state = self.state();
+        let all: usize = state.waiting.values().sum();
+        let own = state.waiting.entry(address).or_insert(0);
+        if *own >= WAITING_PER_ADDRESS_MAX || all >= WAITING_MAX {
+            state.leave(address, 0);
+            return Err(Refusal::Busy);
+        }
+        *own += 1;
+        Ok(Waiting { verifier: self, address })
     }
 
     fn proof(&self, user: &str, hash: &str, password: &[u8]) -> Proof {
@@ -214,6 +222,15 @@ impl State {
         known
     }
 
+    fn leave(&mut self, address: Option<IpAddr>, n: usize) {
+        if let Some(waiting) = self.waiting.get_mut(&address) {
+            *waiting -= n;
+            if *waiting == 0 {
+                self.waiting.remove(&address);
+            }
+        }
+    }
+
     fn prove(&mut self, proof: Proof) {
         if self.proved[0].len() >= REMEMBERED {
             self.proved.swap(0, 1);
@@ -224,11 +241,14 @@ impl State {
 }
 
 /// A place among those that wait.
-struct Waiting<'a>(&'a AtomicUsize);
+struct Waiting<'a> {
+    verifier: &'a Verifier,
+    address: Option<IpAddr>,
+}
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.verifier.state().leave(self.address, 1);
     }
 }
 
@@ -237,6 +257,11 @@ impl Verifier {
     pub async fn hold_slots(&self) -> tokio::sync::OwnedSemaphorePermit {
         let all = u32::try_from(slots()).expect("one or two");
         Arc::clone(&self.slots).acquire_many_owned(all).await.expect("the slots are never closed")
+    }
+
+    /// Addresses with logins that wait.
+    pub fn waiting(&self) -> usize {
+        self.state().waiting.len()
     }
 
     /// The file as it is now has been looked at.

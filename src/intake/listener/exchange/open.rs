@@ -77,7 +77,8 @@ impl Exchange {
             return;
         };
         let delayed = session.will.as_ref().is_some_and(|will| will.delay_s > 0);
-        if delayed && !clean_start {
+        // Without CONNACK there was no session whose end could be mourned.
+        if (delayed && !clean_start) || !session.announced {
             session.will = None;
         }
         old.queue.wake();
@@ -194,7 +195,7 @@ impl Exchange {
         self.fan_out_bytes -= before - session.outgoing.bytes();
         ListenerCounters::add(&self.parts.counters.queue_dropped, dropped);
         // A stop says nothing about the devices: their wills are not published, as MQTT allows (5, 3.1.2.5).
-        if ended.forget_will || ended.stopping {
+        if ended.forget_will || ended.stopping || !session.announced {
             session.will = None;
         }
         self.tell_gone(number, ended.reason, ended.clean);

@@ -93,6 +93,9 @@ impl Machine {
         }
         let ids = std::mem::take(&mut self.releasing);
         let changes: Vec<Change> = ids.iter().filter_map(|&id| exchange.qos2_deletion(self.session, id)).collect();
+        if changes.is_empty() {
+            return;
+        }
         self.last_release += 1;
         self.releases.push_back((self.last_release, ids));
         let ticket = self.ticket(Ack { generation: RELEASES, number: self.last_release });

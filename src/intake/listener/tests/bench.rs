@@ -15,7 +15,7 @@ use crate::intake::listener::exchange::{Exchange, Parts};
 use crate::intake::listener::machine::{Flow, Machine};
 use crate::intake::listener::packet::Version;
 use crate::intake::listener::transport::Peer;
-use crate::intake::{AckTicket, Change, Deliver, Delivery, Fact, Fate, Kind, Route, Routed, SourceEvent};
+use crate::intake::{AckTicket, Change, Deliver, Delivery, Fact, Fate, Kind, MessageId, Route, Routed, SourceEvent};
 use crate::record::{Arrival, Reading, RecordView, TimestampKind};
 
 pub const SOURCE: &str = "plant";
@@ -61,6 +61,7 @@ struct HubState {
     stored: Vec<(String, Vec<u8>)>,
     rows: BTreeMap<(Kind, Vec<u8>), Vec<u8>>,
     urged: u64,
+    message_ids: Vec<MessageId>,
 }
 
 impl HubState {
@@ -70,7 +71,10 @@ impl HubState {
             Mail::Delivery(delivery) => {
                 let view = delivery.body.view().unwrap();
                 self.stored.push((view.topic.to_owned(), view.payload.to_vec()));
-                self.apply(delivery.extra.and_then(|extra| extra.change).into_iter().collect());
+                if let Some(extra) = delivery.extra {
+                    self.message_ids.extend(extra.message_id);
+                    self.apply(extra.change.into_iter().collect());
+                }
                 if let Some(ticket) = delivery.ack {
                     ticket.fire();
                 }
@@ -165,6 +169,10 @@ impl Hub {
     /// Payloads of what is stored, as texts.
     pub fn payloads(&self) -> Vec<String> {
         self.stored().into_iter().map(|(_, payload)| String::from_utf8(payload).unwrap()).collect()
+    }
+
+    pub fn message_ids(&self) -> Vec<MessageId> {
+        self.state.lock().unwrap().message_ids.clone()
     }
 
     pub fn rows(&self, kind: Kind) -> usize {

@@ -90,8 +90,16 @@ pub struct Hello {
     pub clean: bool,
     pub keep_alive: u16,
     pub properties: Vec<u8>,
-    /// Topic, payload, QoS, retain, properties.
-    pub will: Option<(String, Vec<u8>, u8, bool, Vec<u8>)>,
+    pub will: Option<LastWill>,
+}
+
+#[derive(Debug, Clone)]
+pub struct LastWill {
+    pub topic: String,
+    pub payload: Vec<u8>,
+    pub qos: u8,
+    pub retain: bool,
+    pub properties: Vec<u8>,
 }
 
 impl Hello {
@@ -111,14 +119,14 @@ impl Hello {
 
     pub fn will(mut self, topic: &str, qos: u8, retain: bool, delay_s: u32) -> Self {
         let properties = if delay_s > 0 { [&[24], &delay_s.to_be_bytes()[..]].concat() } else { Vec::new() };
-        self.will = Some((topic.to_owned(), b"gone".to_vec(), qos, retain, properties));
+        self.will = Some(LastWill { topic: topic.to_owned(), payload: b"gone".to_vec(), qos, retain, properties });
         self
     }
 
     pub fn encode(&self) -> Vec<u8> {
         let mut flags = u8::from(self.clean) << 1;
-        if let Some((_, _, qos, retain, _)) = &self.will {
-            flags |= 4 | qos << 3 | u8::from(*retain) << 5;
+        if let Some(will) = &self.will {
+            flags |= 4 | will.qos << 3 | u8::from(will.retain) << 5;
         }
         let mut body = text("MQTT");
         body.push(if self.version.is_v5() { 5 } else { 4 });
@@ -126,11 +134,11 @@ impl Hello {
         body.put_u16(self.keep_alive);
         body.extend(properties(self.version, &self.properties));
         body.extend(text(&self.id));
-        if let Some((topic, payload, _, _, own)) = &self.will {
-            body.extend(properties(self.version, own));
-            body.extend(text(topic));
-            body.put_u16(payload.len() as u16);
-            body.extend(payload);
+        if let Some(will) = &self.will {
+            body.extend(properties(self.version, &will.properties));
+            body.extend(text(&will.topic));
+            body.put_u16(will.payload.len() as u16);
+            body.extend(&will.payload);
         }
         packet(0x10, &body)
     }
@@ -142,6 +150,7 @@ pub fn publish(version: Version, topic: &str, payload: &[u8], qos: u8, id: u16) 
 }
 
 /// `flags`: 8 is DUP, 1 is RETAIN.
+#[expect(clippy::too_many_arguments, reason = "as many as the packet has fields")]
 pub fn publish_with(version: Version, topic: &str, payload: &[u8], qos: u8, id: u16, flags: u8, own: &[u8]) -> Vec<u8> {
     let mut body = text(topic);
     if qos > 0 {

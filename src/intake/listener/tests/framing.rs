@@ -82,8 +82,8 @@ fn a_connect_must_be_what_its_flags_say() {
     let will = Hello::new(V311, "d").will("a/+", 1, true, 0);
     assert_eq!(first(V311, &will.encode()), silent);
     let mut will = Hello::new(V311, "d").will("t", 1, true, 0);
-    if let Some((_, payload, ..)) = &mut will.will {
-        *payload = vec![b'x'; 65_535];
+    if let Some(will) = &mut will.will {
+        will.payload = vec![b'x'; 65_535];
     }
     assert_eq!(first(V311, &will.encode()), silent, "a will of 64 KiB");
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::bench::{Bench, Hub, config};
 use super::client::{Got, Hello, PINGREQ, ack, puback, publish, publish_with, subscribe, subscribe_with, unsubscribe};
+use crate::config::MessageIdFrom;
 use crate::intake::Kind;
 use crate::intake::listener::packet::Version::{self, V5, V311};
 
@@ -371,4 +372,23 @@ fn a_packet_larger_than_the_subscriber_takes_is_as_if_it_had_been_sent() {
     let Got::Publish(first) = &got[0] else { panic!() };
     bench.send(&mut reader, &ack(4, first.id));
     assert_eq!(published(&reader.got()), [("t", "2", 1, false)]);
+}
+
+#[test]
+fn message_ids_travel_with_their_readings() {
+    let mut config = config();
+    config.message_id = Some(MessageIdFrom::Property("id".to_owned()));
+    let mut bench = Bench::with(config, Hub::prompt());
+    let mut device = bench.open(&Hello::new(V5, "d"));
+    let own = b"\x26\0\x02id\0\x017";
+    bench.send(&mut device, &publish_with(V5, "t", b"1", 1, 1, 0, own));
+    bench.send(&mut device, &publish_with(V5, "t", b"1", 2, 2, 0, own));
+    bench.send(&mut device, &publish_with(V5, "t", b"2", 0, 0, 0, own));
+    bench.send(&mut device, &publish(V5, "t", b"3", 1, 3));
+    let ids = bench.hub.message_ids();
+    assert_eq!(ids.len(), 3);
+    assert_eq!(ids[0], ids[1], "whatever the packet id");
+    assert!(ids[2].id == ids[0].id && ids[2].payload != ids[0].payload);
+    assert_eq!(bench.hub.rows(Kind::Qos2), 1, "beside the row of QoS 2");
+    assert_eq!(bench.count(|c| &c.message_ids), 3);
 }

@@ -11,7 +11,7 @@ use super::{Incoming, Lane, Mode, Start};
 use crate::config;
 use crate::intake::{Ack, AckQueue, AckTicket, Change, Fate, Kind, MessageId};
 use crate::record::{Arrival, RecordView, TimestampKind};
-use crate::spool::window::Attached;
+use crate::spool::window::{Attached, Stage};
 use crate::spool::{Commit, Committed, Freed, RowId, StoredChunk, row_base};
 
 const LANE: u32 = 3;
@@ -53,6 +53,8 @@ pub struct World {
     /// Records that came with something attached, and those of them whose fate has been in a commit.
     pub attached: BTreeSet<u64>,
     committed: BTreeSet<u64>,
+    /// Given up by a person. A crash before the commit takes that back, and others may have gone meanwhile.
+    pub purged: BTreeSet<u64>,
     /// Ids by run and sequence, to read the ledger.
     ids: BTreeMap<(u64, u64), u64>,
     /// Whether anything has happened that may repeat a record or a ledger entry.
@@ -92,6 +94,7 @@ impl World {
             acked: BTreeSet::new(),
             attached: BTreeSet::new(),
             committed: BTreeSet::new(),
+            purged: BTreeSet::new(),
             ids: BTreeMap::new(),
             crashed: false,
             repeats: false,
@@ -347,8 +350,14 @@ impl World {
             10 => self.crash(),
             11 => self.disk_full = true,
             12..14 => self.disk_full = false,
-            _ => self.lane.purge(),
+            _ => self.purge(),
         }
+    }
+
+    fn purge(&mut self) {
+        let held = self.lane.window.chunks().flat_map(|c| &c.records);
+        self.purged.extend(held.filter(|r| r.stage == Stage::Waiting).map(|r| id_of(&r.body)));
+        self.lane.purge();
     }
 
     /// Kafka and the disk are well, nobody sends any more: everything must leave in bounded time.

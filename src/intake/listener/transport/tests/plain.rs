@@ -93,3 +93,10 @@ async fn a_file_that_is_no_socket_is_left_alone() {
     assert!(running.trouble().await.contains("no socket"));
     assert_eq!(fs::read_to_string(&path).unwrap(), "text");
 }
+
+#[test]
+fn an_idle_connection_is_small() {
+    // Of ten thousand, each byte counts: what is large is boxed, and a plain socket has no buffer at all.
+    assert!(size_of::<Stream>() <= 48, "{}", size_of::<Stream>());
+    assert!(size_of::<super::super::websocket::WebSocket<Stream>>() <= 512);
+}
