@@ -175,12 +175,15 @@ fn forebay(ports: &Ports, dir: &Path, lines: &str, limits: &str, lane: &str) -> 
         lines.to_owned(),
     ];
     let tls = [format!("cert_file = {:?}", dir.join("server.pem")), format!("key_file = {:?}", dir.join("server.key"))];
-    // All tests come from one address, and as fast as they can.
-    let limits = format!("connect_rate = 100000\n{limits}");
+    // All tests come from one address, as fast as they can, and some from a machine that has much else to do.
+    let timeout = if limits.contains("connect_timeout") { "" } else { "connect_timeout = \"60s\"" };
+    let limits = format!("connect_rate = 100000\n{timeout}\n{limits}");
     Gateway::builder()
         .table("[[source.listener]]", &listen.join("\n"))
         .table("[source.listener.tls]", &tls.join("\n"))
         .table("[source.listener.limits]", &limits)
+        // Tests that send much at the same time must not use up each other's queues.
+        .table("[memory]", "max = \"256MiB\"")
         // Nobody listens there: everything stays in the spool.
         .kafka("127.0.0.1:1")
         .lane("telemetry", lane)

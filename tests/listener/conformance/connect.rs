@@ -348,6 +348,9 @@ fn the_server_says_its_limits(server: &Server) {
     for id in [id::RETAIN_AVAILABLE, id::WILDCARDS_AVAILABLE, id::SUBSCRIPTION_IDS_AVAILABLE, id::SHARED_AVAILABLE] {
         assert_ne!(said(id), Some(0), "{id:#04x}");
     }
+    // It keeps no session for longer than it is told to, and says so.
+    let for_ever = Connect::new(V5, &server.name()).props(Props::new().four(id::SESSION_EXPIRY, u32::MAX));
+    assert_eq!(Line::accepted(server, &for_ever).props.number(id::SESSION_EXPIRY), Some(7 * 24 * 3600));
     // The client's own 60 s hold.
     assert!(matches!(said(id::SERVER_KEEP_ALIVE), None | Some(60)));
 }

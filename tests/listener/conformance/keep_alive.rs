@@ -53,8 +53,8 @@ fn keep_alive_0_and_the_longest_are_taken(server: &Server) {
 /// Each publish comes when the one before has been answered, until a silent connection that began later has ended.
 fn any_packet_counts(server: &Server) {
     for level in BOTH {
-        let mut busy = kept_alive(server, level, 2);
-        let silent = kept_alive(server, level, 2);
+        let mut busy = kept_alive(server, level, 3);
+        let silent = kept_alive(server, level, 3);
         let (tell, ended) = std::sync::mpsc::sync_channel(1);
         let reader = std::thread::spawn(move || tell.send(silent.closed()));
         while ended.try_recv().is_err() {

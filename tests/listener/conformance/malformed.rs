@@ -12,7 +12,6 @@ cases! {
     a_thousand_packets_in_one_piece: ["7.1.1-1"], ["4.2.0-1"];
     another_protocol_altogether: [], [];
     a_connect_that_is_too_large: [], [], not mosquitto: "no limit of its own for CONNECT";
-    a_slow_connect_is_cut_off: [], [], not mosquitto: "waits for ninety seconds";
     connections_that_come_and_go: [], [];
     noise_on_every_connection: [], [];
 }
@@ -217,16 +216,6 @@ fn a_connect_that_is_too_large(server: &Server) {
         line.send_what_it_takes(&Connect::new(level, &server.name()).will(will).bytes());
         line.not_accepted(if level == V5 { &[0x95] } else { &[] });
     }
-    witness.is_served();
-}
-
-fn a_slow_connect_is_cut_off(server: &Server) {
-    let mut witness = Witness::new(server);
-    let mut slow = Line::open(server, V4);
-    slow.send(&Connect::new(V4, &server.name()).bytes()[..5]);
-    let silent = Line::open(server, V4);
-    slow.not_accepted(&[]);
-    silent.not_accepted(&[]);
     witness.is_served();
 }
 

@@ -8,6 +8,8 @@ cases! {
     sessions_and_subscriptions_outlive_a_kill: ["3.1.2-4", "4.1.0-1"], ["3.1.2-5", "3.1.2-23", "4.1.0-1"];
     retained_messages_outlive_a_kill: ["3.1.2-7", "3.3.1-5"], ["3.3.1-5"];
     inbound_qos_2_outlives_a_kill: ["4.3.3-2"], ["4.3.3-10", "4.3.3-12"];
+    sessions_expire_after_a_restart_too: [], ["4.1.0-2"];
+    a_slow_connect_is_cut_off: [], [];
     equal_readings_are_all_stored: [], [];
     a_stop_says_so: [], [];
     wrong_passwords_get_a_code: ["3.2.2-4", "3.2.2-5"], ["3.1.4-2", "3.2.2-6", "3.2.2-7", "4.13.2-1"];
@@ -110,6 +112,33 @@ fn inbound_qos_2_outlives_a_kill() {
 fn count_readings(server: &Server, topic: &str) -> usize {
     let answer = server.gateway().command(&["spool", "export"]).text();
     answer.lines().filter(|line| line.contains(topic)).count()
+}
+
+/// The time begins anew at the start: a session never ends too early.
+fn sessions_expire_after_a_restart_too() {
+    let server = Server::forebay_with("", "");
+    let expiring = |seconds| {
+        let connect = Connect::new(V5, &server.name());
+        Connect { clean: false, ..connect }.props(Props::new().four(id::SESSION_EXPIRY, seconds))
+    };
+    let (short, long) = (expiring(1), expiring(600));
+    Line::connect(&server, &short).leave();
+    Line::connect(&server, &long).leave();
+    server.kill_and_restart();
+    session::let_seconds_pass(&server, 3);
+    assert!(!Line::accepted(&server, &short).present);
+    assert!(Line::accepted(&server, &long).present);
+}
+
+fn a_slow_connect_is_cut_off() {
+    let server = Server::forebay_with("", "connect_timeout = \"1s\"");
+    let mut witness = Line::quick(&server, V4);
+    let mut slow = Line::open(&server, V4);
+    slow.send(&Connect::new(V4, &server.name()).bytes()[..5]);
+    let silent = Line::open(&server, V4);
+    slow.not_accepted(&[]);
+    silent.not_accepted(&[]);
+    witness.ping();
 }
 
 /// Without an id of its own a message is told from another by its packet identifier alone, and that only while it is open.

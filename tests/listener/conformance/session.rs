@@ -192,7 +192,7 @@ fn a_take_over_keeps_the_session(server: &Server) {
 }
 
 /// Waits by the server's own clock: a will with a delay.
-fn let_seconds_pass(server: &Server, seconds: u32) {
+pub fn let_seconds_pass(server: &Server, seconds: u32) {
     let topic = server.name();
     let mut watcher = Line::subscribed(server, V5, &topic, 1);
     let will = Will { props: Props::new().four(id::WILL_DELAY, seconds), ..Will::new(&topic, "time is up") };

@@ -168,7 +168,7 @@ fn it_waits_for_its_delay(server: &Server) {
     let topic = server.name();
     let mut watcher = Line::subscribed(server, V5, &topic, 1);
     let kept = || Connect::new(V5, &server.name()).kept();
-    Line::connect(server, &kept().will(delayed(&topic, "later", 2))).cut();
+    Line::connect(server, &kept().will(delayed(&topic, "later", 5))).cut();
     Line::connect(server, &kept().will(delayed(&topic, "now", 0))).cut();
     assert_eq!(watcher.take_texts(2), ["now", "later"]);
 }
