@@ -103,7 +103,7 @@ fn filters_that_are_wrong_are_refused(server: &Server) {
                     line.ping();
                 }
                 Some(Packet::Disconnect { reason, .. }) => {
-                    assert!([0x81, 0x82, 0x8f].contains(&reason), "{reason:#04x}")
+                    assert!([0x81, 0x82, 0x8f].contains(&reason), "{reason:#04x}");
                 }
                 None => {}
                 Some(other) => panic!("{filter}: {other:?}"),
