@@ -10,7 +10,7 @@ use bytes::BytesMut;
 
 use super::packets::{self, Ack, Connect, Message, Packet, Properties, Props, Publish, V5};
 use super::servers::Server;
-use crate::harness::jobs::PATIENCE;
+use crate::harness::jobs::{self, PATIENCE};
 
 pub struct Line {
     stream: TcpStream,
@@ -41,6 +41,16 @@ impl Line {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
         Line { stream, inbox: BytesMut::new(), level, early: VecDeque::new(), last_id: 0, limit: usize::MAX }
+    }
+
+    /// Tries until a server that is restarted accepts.
+    pub fn persistent(server: &Server, connect: &Connect) -> Line {
+        jobs::wait_until("the server accepts", || {
+            let stream = TcpStream::connect(("127.0.0.1", server.ports.tcp)).ok()?;
+            let mut line = Line::over(stream, connect.level);
+            line.send_what_it_takes(&connect.bytes());
+            matches!(line.answer_or_close()?, Packet::ConnAck { code: 0, .. }).then_some(line)
+        })
     }
 
     /// Sends CONNECT; it must be accepted.

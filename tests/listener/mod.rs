@@ -9,5 +9,6 @@ mod servers;
 
 mod conformance;
 mod interop;
+mod kills;
 mod mqtt;
 mod table;

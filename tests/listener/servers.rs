@@ -102,6 +102,15 @@ impl Server {
         self.wait_ready();
     }
 
+    /// kill -9 and a new start with a fault point armed, `<point>:<n>`.
+    pub fn restart_with_fault(&self, fault: &str) {
+        let mut gateway = self.gateway();
+        gateway.kill9();
+        gateway.start_with_fault(fault);
+        drop(gateway);
+        self.wait_ready();
+    }
+
     pub fn gateway(&self) -> std::sync::MutexGuard<'_, Gateway> {
         match &self.process {
             Process::Forebay(gateway) => gateway.lock().unwrap_or_else(std::sync::PoisonError::into_inner),
