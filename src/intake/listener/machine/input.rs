@@ -7,6 +7,7 @@ use bytes::{Buf, BytesMut};
 use super::{Closing, Machine, Obstacle, Stage, UNWRITTEN_MAX};
 use crate::intake::listener::counters::ListenerCounters;
 use crate::intake::listener::exchange::Exchange;
+use crate::intake::listener::filter;
 use crate::intake::listener::gate::Asking;
 use crate::intake::listener::outgoing::{Answered, Outgoing};
 use crate::intake::listener::packet::{
@@ -242,8 +243,12 @@ impl Machine {
 
     fn subscribe(&mut self, subscribe: &Subscribe<'_>, exchange: &mut Exchange, now: Duration) {
         let mut codes = Vec::with_capacity(subscribe.filters.len());
+        let levels_max = exchange.config().limits.topic_levels;
         for wish in &subscribe.filters {
-            codes.push(if self.rights.may_subscribe(wish.filter) {
+            codes.push(if filter::parse(wish.filter, levels_max).is_err() {
+                // Before the rights: no rule could allow it.
+                reason::FILTER_INVALID
+            } else if self.rights.may_subscribe(wish.filter) {
                 exchange.subscribe(self.session, wish, subscribe.id, now)
             } else {
                 ListenerCounters::add(&exchange.counters().subscriptions_denied, 1);
