@@ -2,10 +2,11 @@
 
 mod core;
 mod kafka;
+mod link;
 mod path;
 
 pub use core::{drain, full, size, spool};
-pub use path::{latency, throughput};
+pub use path::{latency, thin, throughput};
 
 use std::fs;
 use std::path::Path;

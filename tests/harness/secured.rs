@@ -72,7 +72,8 @@ impl Secured {
         let scram =
             |mechanism: &str, (name, password): (&str, &str)| format!("{mechanism}=[name={name},password={password}]");
         let scrams = ["SCRAM-SHA-256", "SCRAM-SHA-512"].map(|mechanism| scram(mechanism, PLANT)).to_vec();
-        let kafka = KafkaServer::shared_with(&Extras { listeners, lines: lines(dir.path()), scrams });
+        let kafka =
+            KafkaServer::shared_with(&Extras { listeners, lines: lines(dir.path()), scrams, ..Extras::default() });
         Secured { kafka, ports, dir }
     }
 

@@ -22,6 +22,9 @@ const READ_AHEAD: usize = 8 * 1024;
 const SMALL: usize = 4 * 1024;
 /// Packets taken in one turn, so that one connection does not hold up the others.
 const PACKETS: usize = 256;
+/// Fewer bytes at once are no sign of life until they complete a packet: what keeps a connection is packets
+/// [MQTT-3.1.2-22], and large ones on slow lines, but not a byte now and then.
+const TRICKLE: usize = 64;
 /// Answers to SUBSCRIBE that may wait for the spool.
 const REPLIES: usize = 16;
 
@@ -49,7 +52,9 @@ impl Machine {
 
     /// Bytes have come.
     pub(in crate::intake::listener) fn received(&mut self, bytes: &[u8], now: Duration) {
-        self.heard_at = now;
+        if bytes.len() >= TRICKLE {
+            self.heard_at = now;
+        }
         if self.input.is_empty() {
             self.input = BytesMut::from(bytes);
         } else {
@@ -77,7 +82,7 @@ impl Machine {
             self.input = input;
         }
         if let Some(obstacle) = self.obstacle {
-            self.answer_pings();
+            self.answer_pings(now);
             self.count_obstacle(exchange, before, obstacle);
         }
         result
@@ -112,7 +117,10 @@ impl Machine {
             };
             let answered = *at < self.scanned;
             match self.take(head, frame, answered, exchange, now)? {
-                Taken::Done => *at += head.total(),
+                Taken::Done => {
+                    *at += head.total();
+                    self.heard_at = now;
+                }
                 Taken::Wait(obstacle) => {
                     self.obstacle = Some(obstacle);
                     return Ok(false);
@@ -147,7 +155,7 @@ impl Machine {
     }
 
     /// Answers the PINGREQs behind a packet that waits: the client must not think that we are gone.
-    fn answer_pings(&mut self) {
+    fn answer_pings(&mut self, now: Duration) {
         while let Ok(Some(head)) = Head::peek(&self.input[self.scanned..]) {
             if self.input.len() - self.scanned < head.total() {
                 return;
@@ -156,6 +164,7 @@ impl Machine {
                 packet::write_pingresp(&mut self.out);
             }
             self.scanned += head.total();
+            self.heard_at = now;
         }
     }
 
