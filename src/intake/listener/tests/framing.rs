@@ -128,7 +128,7 @@ fn packets_that_break_the_protocol_end_their_connection_with_the_reason() {
         ("CONNACK", packet(0x20, &[0, 0]), 0x82),
         ("SUBACK", packet(0x90, &[0, 1, 0]), 0x82),
         ("packet type 0", vec![0, 0], 0x81),
-        ("AUTH", packet(0xf0, &[]), 0x8c),
+        ("AUTH", packet(0xf0, &[]), 0x82),
         ("DISCONNECT with wrong flags", packet(0xe1, &[]), 0x81),
         ("a packet above the limit", vec![0x30, 0xff, 0xff, 0xff, 0x7f], 0x95),
     ];
