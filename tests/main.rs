@@ -6,6 +6,7 @@
 
 mod demo;
 mod harness;
+mod listener;
 mod main_path;
 mod passwd;
 mod tidy;

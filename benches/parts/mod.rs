@@ -3,11 +3,12 @@
 mod core;
 pub mod idle;
 mod kafka;
+mod link;
 pub mod listener;
 mod path;
 
 pub use core::{drain, full, size, spool};
-pub use path::{latency, throughput};
+pub use path::{latency, thin, throughput};
 
 use std::fs;
 use std::path::Path;

@@ -91,10 +91,11 @@ fn write_summary(out: &mut String, config: &Config) -> std::fmt::Result {
     let memory = &config.memory;
     writeln!(out, "gateway  {}, configuration {}", config.gateway.name, config.hash)?;
     let [max, intake, window, producer] = [memory.max, memory.intake, memory.window, memory.producer].map(show_size);
-    let fan_out = if memory.fan_out > 0 { format!(", fan_out {}", show_size(memory.fan_out)) } else { String::new() };
+    let part = |name: &str, bytes| if bytes > 0 { format!(", {name} {}", show_size(bytes)) } else { String::new() };
+    let (fan_out, ids) = (part("fan_out", memory.fan_out), part("message ids", memory.message_ids));
     writeln!(
         out,
-        "memory   {max}: intake {intake}, window {window}, producer {producer} (uses about 2.1 times){fan_out}"
+        "memory   {max}: intake {intake}, window {window}, producer {producer} (uses about 2.1 times){fan_out}{ids}"
     )?;
     let spool = &config.spool;
     let delay = show_duration(spool.ack_delay);
@@ -223,6 +224,7 @@ struct JsonMemory {
     window: u64,
     producer: u64,
     fan_out: u64,
+    message_ids: u64,
 }
 
 #[derive(Serialize)]
@@ -295,6 +297,7 @@ fn json_config(config: &Config) -> JsonConfig<'_> {
             window: memory.window,
             producer: memory.producer,
             fan_out: memory.fan_out,
+            message_ids: memory.message_ids,
         },
         lanes: config.lanes.iter().map(|lane| json_lane(lane, config)).collect(),
         sources: config.mqtt_sources.iter().map(json_source).collect(),

@@ -4,9 +4,11 @@
 
 use super::clusters::Clusters;
 use super::file::MemoryTable;
+use super::listener::file::ListenerTable;
 use super::listener_model::Listener;
 use super::model::{Budget, Spool};
 use super::problem::Place;
+use super::reader::At;
 use super::resolve::{KIB, MIB, Resolver};
 use super::sources::Sources;
 use super::units::show_size;
@@ -22,16 +24,22 @@ const REST_SHARE: u64 = 16;
 const PART_LEAST: u64 = 256 * KIB;
 
 /// Takes the parts that are given and shares out the others: a quarter, a quarter, three sixteenths. With a listener a
-/// sixteenth is for local subscribers; it comes out of the window.
-pub fn resolve(table: &MemoryTable, has_listener: bool, r: &mut Resolver<'_>) -> Budget {
+/// sixteenth is for local subscribers; it comes out of the window. Where a listener looks for message ids, their window
+/// comes first, and the parts are parts of the rest.
+pub fn resolve(table: &MemoryTable, listeners: &[At<ListenerTable>], spool: &Spool, r: &mut Resolver<'_>) -> Budget {
     let max = r.size(&table.max, "max", MAX_LEAST..=1 << 40, MAX_DEFAULT);
+    let has_listener = !listeners.is_empty();
+    let message_ids =
+        if listeners.iter().any(|at| at.value.looks_for_ids()) { spool.message_ids.bytes_max() } else { 0 };
+    let shared = max.saturating_sub(message_ids).max(MAX_LEAST / 2);
     let parts = PART_LEAST..=max;
     let budget = Budget {
         max,
-        intake: r.size(&table.intake, "intake", parts.clone(), max / 4),
-        window: r.size(&table.window, "window", parts.clone(), if has_listener { max / 16 * 3 } else { max / 4 }),
-        producer: r.size(&table.producer, "producer", parts.clone(), max / 16 * 3),
-        fan_out: r.size(&table.fan_out, "fan_out", parts, if has_listener { max / 16 } else { 0 }),
+        intake: r.size(&table.intake, "intake", parts.clone(), shared / 4),
+        window: r.size(&table.window, "window", parts.clone(), if has_listener { shared / 16 * 3 } else { shared / 4 }),
+        producer: r.size(&table.producer, "producer", parts.clone(), shared / 16 * 3),
+        fan_out: r.size(&table.fan_out, "fan_out", parts, if has_listener { shared / 16 } else { 0 }),
+        message_ids,
     };
     if let Some(place) = table.fan_out.place().filter(|_| !has_listener) {
         let message = "`fan_out` has no effect: only a listener has local subscribers";
@@ -43,16 +51,18 @@ pub fn resolve(table: &MemoryTable, has_listener: bool, r: &mut Resolver<'_>) ->
 
 fn check_sum(budget: &Budget, table: &MemoryTable, r: &mut Resolver<'_>) {
     let producer = budget.producer.saturating_mul(PRODUCER_USE_TENTHS) / 10;
-    let sum = [budget.window, producer, budget.fan_out].into_iter().fold(budget.intake, u64::saturating_add);
+    let others = [budget.window, producer, budget.fan_out, budget.message_ids];
+    let sum = others.into_iter().fold(budget.intake, u64::saturating_add);
     let usable = budget.max - budget.max / REST_SHARE;
     if sum <= usable {
         return;
     }
     let places = [table.producer.place(), table.window.place(), table.intake.place(), table.fan_out.place()];
     let place = places.into_iter().flatten().next();
-    let fan_out = if budget.fan_out > 0 { format!(" + fan_out {}", show_size(budget.fan_out)) } else { String::new() };
+    let part = |name: &str, bytes| if bytes > 0 { format!(" + {name} {}", show_size(bytes)) } else { String::new() };
+    let (fan_out, ids) = (part("fan_out", budget.fan_out), part("message ids", budget.message_ids));
     let message = format!(
-        "the memory parts do not fit: intake {} + window {} + producer 2.1 x {}{fan_out} = {}, but {} of {} can be shared out",
+        "the memory parts do not fit: intake {} + window {} + producer 2.1 x {}{fan_out}{ids} = {}, but {} of {} can be shared out",
         show_size(budget.intake),
         show_size(budget.window),
         show_size(budget.producer),
@@ -60,7 +70,11 @@ fn check_sum(budget: &Budget, table: &MemoryTable, r: &mut Resolver<'_>) {
         show_size(usable),
         show_size(budget.max),
     );
-    r.found.error(place.or(table.max.place()), message).help("raise `max`, lower a part, or leave all parts out");
+    r.found.error(place.or(table.max.place()), message).help(if budget.message_ids > 0 {
+        "raise `max`, lower [spool] message_id_window or a part, or leave all parts out"
+    } else {
+        "raise `max`, lower a part, or leave all parts out"
+    });
 }
 
 /// Every source must hold two of its largest packets, and each producer must be able to take one.

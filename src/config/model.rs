@@ -81,6 +81,8 @@ pub struct Budget {
     pub producer: u64,
     /// What the listeners hold for local subscribers: queues and retained messages. 0 without a listener.
     pub fan_out: u64,
+    /// The known message ids of a full window. 0 where no listener looks for ids.
+    pub message_ids: u64,
 }
 
 #[derive(Debug, Clone)]

@@ -141,8 +141,8 @@ impl Resolver<'_> {
 pub fn resolve(mut file: ConfigFile, mut r: Resolver<'_>) -> (Config, Findings) {
     let gateway = gateway(&file.gateway.take(), &mut r);
     let source = file.source.take();
-    let memory = budget::resolve(&file.memory.take(), !source.listener.0.is_empty(), &mut r);
     let spool = spool(&file.spool.take(), &gateway, &mut r);
+    let memory = budget::resolve(&file.memory.take(), &source.listener.0, &spool, &mut r);
     let clusters = clusters::resolve(file.kafka.0, &gateway, &mut r);
     let mut sources = sources::resolve(&source, &gateway, &memory, &spool, &mut r);
     let window = lanes::InFlight::of(&memory, clusters.list.len(), &sources);

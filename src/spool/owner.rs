@@ -243,7 +243,12 @@ impl Worker {
 
     /// What has been delivered leaves free pages in the file: with enough of them a commit needs nothing of the disk.
     fn has_room(&self, bytes: u64) -> bool {
-        self.disk.room() > 0 || self.store.free_bytes() > bytes
+        let there_is = || self.disk.room() > 0 || self.store.free_bytes() > bytes;
+        if !there_is() {
+            // An empty file may still take the disk: its pages are given up in the WAL alone.
+            self.store.write_back();
+        }
+        there_is()
     }
 
     /// After an I/O error nothing is known about the open file (a failed fsync may have dropped dirty pages).

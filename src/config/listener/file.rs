@@ -77,3 +77,10 @@ words!(CertificateIdentity {
     "cn" => CertificateIdentity::CommonName,
     "san" => CertificateIdentity::AlternativeName,
 });
+
+impl ListenerTable {
+    /// Whether messages bring ids of their own.
+    pub fn looks_for_ids(&self) -> bool {
+        self.message_id_property.get().is_some() || self.message_id_pointer.get().is_some()
+    }
+}

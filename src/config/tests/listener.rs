@@ -210,6 +210,16 @@ fn what_does_not_fit_the_memory() {
 }
 
 #[test]
+fn the_window_of_message_ids_comes_out_of_the_memory() {
+    let ids = "listen = \"127.0.0.1:1883\"\nmessage_id_property = \"id\"\n";
+    let memory = config(&format!("[[source.listener]]\n{ids}")).memory;
+    let taken = memory.intake + memory.window + memory.producer * 21 / 10 + memory.fan_out + memory.message_ids;
+    assert!(memory.message_ids > 6 * MIB && taken <= 30 * MIB, "{memory:?}");
+    let wide = format!("{ids}[spool]\nmessage_id_window = 5000000\n");
+    assert!(wrong(&wide).contains("lower [spool] message_id_window"));
+}
+
+#[test]
 fn twins() {
     assert_snapshot!(wrong(
         "name = \"mqtt\"\nlisten = \"127.0.0.1:1883\"\n[[source.listener]]\nname = \"mqtt\"\nlisten_ws = \"127.0.0.1:1883\"\n[[source.mqtt]]\nhost = \"localhost\"\n"

@@ -7,7 +7,7 @@
 //! `exchange/` is what connections share: sessions (`session.rs`, `outgoing.rs`), subscriptions (`router.rs`,
 //! `filter.rs`), retained messages (`retained.rs`, `message.rs`), and the room for readings that are not acknowledged
 //! (`gate.rs`). `facts.rs` is the form in which sessions, QoS 2 messages and retained messages lie in the spool,
-//! `identity.rs` says when two messages are the same.
+//! `identity.rs` says when two messages are the same. `metrics.rs` names what is counted.
 //!
 //! Intake and fan-out do not depend on each other: a reading goes to the hub and is answered when it is durable, while
 //! local subscribers get it at once, as far as their queues have room.

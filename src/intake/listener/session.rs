@@ -69,9 +69,10 @@ pub(super) struct Session {
     pub(super) wipe: bool,
     /// It is over, but for what is still to be deleted.
     pub(super) ending: bool,
-    /// Writes asked for and done. They become durable in order.
+    /// Writes asked for so far, and those of them that are not durable. They may become so in another order: what only
+    /// deletes needs no room.
     pub(super) asked: u64,
-    pub(super) done: u64,
+    pub(super) unwritten: Vec<u64>,
     /// What CONNACK says.
     pub(super) present: bool,
 }
@@ -97,7 +98,7 @@ impl Session {
             wipe: false,
             ending: false,
             asked: 0,
-            done: 0,
+            unwritten: Vec::new(),
             present: false,
         }
     }

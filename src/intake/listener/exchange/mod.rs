@@ -145,6 +145,7 @@ impl Exchange {
         for number in numbers {
             self.rest(number, Duration::ZERO);
         }
+        self.keep_few_enough(Duration::ZERO);
     }
 
     /// The session of this client, new if there is none.
@@ -192,6 +193,12 @@ impl Exchange {
             self.parts.deliver.deliver(&mut self.batch);
         }
         self.write_retained();
+    }
+
+    /// More writes wait than there may be sessions: the spool hangs, and each new session would only add to them.
+    pub(super) fn is_behind(&self) -> bool {
+        let limits = &self.parts.config.limits;
+        self.jobs.len() >= (limits.connections + limits.sessions) as usize
     }
 
     /// Asks for a write and remembers whose it is.

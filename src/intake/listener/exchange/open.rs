@@ -143,20 +143,21 @@ impl Exchange {
             return;
         }
         session.asked += 1;
+        session.unwritten.push(session.asked);
         let job = Job::Session { session: number, number: session.asked };
         self.ask(changes, job);
     }
 
     pub(super) fn session_written(&mut self, number: u64, write: u64) {
         let Some(session) = self.sessions.get_mut(&number) else { return };
-        session.done = session.done.max(write);
+        session.unwritten.retain(|&number| number != write);
         session.wake();
         self.forget_if_over(number);
     }
 
     fn forget_if_over(&mut self, number: u64) {
         let Some(session) = self.sessions.get(&number) else { return };
-        if session.ending && !session.wipe && session.done == session.asked && session.attached.is_none() {
+        if session.ending && !session.wipe && session.unwritten.is_empty() && session.attached.is_none() {
             let client = Arc::clone(&session.client);
             self.no_timer(number);
             self.sessions.remove(&number);
@@ -167,7 +168,7 @@ impl Exchange {
     pub(in crate::intake::listener) fn opening(&self, number: u64, connection: u64) -> Opening {
         match self.sessions.get(&number) {
             Some(session) if session.is_attached_to(connection) => {
-                if session.wipe || session.done < session.asked {
+                if session.wipe || !session.unwritten.is_empty() {
                     Opening::Waits
                 } else {
                     Opening::Ready { session_present: session.present }
@@ -281,7 +282,7 @@ impl Exchange {
     }
 
     /// Above the limit, the session that would end first ends at once.
-    fn keep_few_enough(&mut self, now: Duration) {
+    pub(super) fn keep_few_enough(&mut self, now: Duration) {
         let max = self.config().limits.sessions as usize;
         while self.timers.len() > max {
             let Some(&(_, number)) = self.timers.first() else { return };

@@ -66,8 +66,8 @@ impl Exchange {
         self.sessions.get(&number).map_or(0, |session| session.asked)
     }
 
-    /// Whether a write is durable.
+    /// Whether a write and those before it are durable.
     pub(in crate::intake::listener) fn is_written(&self, number: u64, write: u64) -> bool {
-        self.sessions.get(&number).is_none_or(|session| session.done >= write)
+        self.sessions.get(&number).is_none_or(|session| session.unwritten.iter().all(|&number| number > write))
     }
 }

@@ -7,6 +7,7 @@ use bytes::{Buf, BytesMut};
 use super::{Closing, Machine, Obstacle, Stage, UNWRITTEN_MAX};
 use crate::intake::listener::counters::ListenerCounters;
 use crate::intake::listener::exchange::Exchange;
+use crate::intake::listener::filter;
 use crate::intake::listener::gate::Asking;
 use crate::intake::listener::outgoing::{Answered, Outgoing};
 use crate::intake::listener::packet::{
@@ -21,6 +22,9 @@ const READ_AHEAD: usize = 8 * 1024;
 const SMALL: usize = 4 * 1024;
 /// Packets taken in one turn, so that one connection does not hold up the others.
 const PACKETS: usize = 256;
+/// Fewer bytes at once are no sign of life until they complete a packet: what keeps a connection is packets
+/// [MQTT-3.1.2-22], and large ones on slow lines, but not a byte now and then.
+const TRICKLE: usize = 64;
 /// Answers to SUBSCRIBE that may wait for the spool.
 const REPLIES: usize = 16;
 
@@ -48,7 +52,9 @@ impl Machine {
 
     /// Bytes have come.
     pub(in crate::intake::listener) fn received(&mut self, bytes: &[u8], now: Duration) {
-        self.heard_at = now;
+        if bytes.len() >= TRICKLE {
+            self.heard_at = now;
+        }
         if self.input.is_empty() {
             self.input = BytesMut::from(bytes);
         } else {
@@ -76,7 +82,7 @@ impl Machine {
             self.input = input;
         }
         if let Some(obstacle) = self.obstacle {
-            self.answer_pings();
+            self.answer_pings(now);
             self.count_obstacle(exchange, before, obstacle);
         }
         result
@@ -111,7 +117,10 @@ impl Machine {
             };
             let answered = *at < self.scanned;
             match self.take(head, frame, answered, exchange, now)? {
-                Taken::Done => *at += head.total(),
+                Taken::Done => {
+                    *at += head.total();
+                    self.heard_at = now;
+                }
                 Taken::Wait(obstacle) => {
                     self.obstacle = Some(obstacle);
                     return Ok(false);
@@ -146,7 +155,7 @@ impl Machine {
     }
 
     /// Answers the PINGREQs behind a packet that waits: the client must not think that we are gone.
-    fn answer_pings(&mut self) {
+    fn answer_pings(&mut self, now: Duration) {
         while let Ok(Some(head)) = Head::peek(&self.input[self.scanned..]) {
             if self.input.len() - self.scanned < head.total() {
                 return;
@@ -155,6 +164,7 @@ impl Machine {
                 packet::write_pingresp(&mut self.out);
             }
             self.scanned += head.total();
+            self.heard_at = now;
         }
     }
 
@@ -233,8 +243,12 @@ impl Machine {
 
     fn subscribe(&mut self, subscribe: &Subscribe<'_>, exchange: &mut Exchange, now: Duration) {
         let mut codes = Vec::with_capacity(subscribe.filters.len());
+        let levels_max = exchange.config().limits.topic_levels;
         for wish in &subscribe.filters {
-            codes.push(if self.rights.may_subscribe(wish.filter) {
+            codes.push(if filter::parse(wish.filter, levels_max).is_err() {
+                // Before the rights: no rule could allow it.
+                reason::FILTER_INVALID
+            } else if self.rights.may_subscribe(wish.filter) {
                 exchange.subscribe(self.session, wish, subscribe.id, now)
             } else {
                 ListenerCounters::add(&exchange.counters().subscriptions_denied, 1);

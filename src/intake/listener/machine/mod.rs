@@ -339,6 +339,8 @@ impl Machine {
     /// Takes no more packets; closes once everything is answered.
     pub(super) fn stop(&mut self) {
         self.stopping = true;
+        // Nothing waits for a time any more.
+        self.obstacle = None;
         if self.stage != Stage::Open {
             self.stage = Stage::Closed;
         }

@@ -80,6 +80,9 @@ impl Machine {
         if self.stage != Stage::Login {
             return Flow::Close;
         }
+        if exchange.is_behind() {
+            return self.turn_away(exchange, reason::SERVER_BUSY, "the spool hangs");
+        }
         if connect.client_id.is_empty() {
             if connect.version == Version::V311 && !connect.clean_start {
                 // [MQTT-3.1.3-8] of 3.1.1

@@ -34,6 +34,9 @@ pub struct Disconnect {
     pub session_expiry_s: Option<u32>,
 }
 
+/// Codes of a client's DISCONNECT (3.14.2.1).
+const CLIENT_CODES: [u8; 14] = [0x00, 0x04, 0x80, 0x81, 0x82, 0x83, 0x90, 0x93, 0x94, 0x95, 0x96, 0x97, 0x98, 0x99];
+
 const DISCONNECT: Allowed = Allowed::of(&[id::SESSION_EXPIRY, id::REASON, id::USER]);
 
 pub(super) fn read_disconnect(version: Version, body: &[u8]) -> Result<Disconnect, Refused> {
@@ -41,6 +44,10 @@ pub(super) fn read_disconnect(version: Version, body: &[u8]) -> Result<Disconnec
     let mut disconnect = Disconnect { code: reason::SUCCESS, session_expiry_s: None };
     if version.is_v5() && !from.is_empty() {
         disconnect.code = from.u8()?;
+        if !CLIENT_CODES.contains(&disconnect.code) {
+            // [MQTT-3.14.2-1]
+            return Err(Refused::protocol("a DISCONNECT with a reason that no client has"));
+        }
         if !from.is_empty() {
             properties::read(&mut from, DISCONNECT, |_, value| {
                 if let Value::U32(seconds) = value {

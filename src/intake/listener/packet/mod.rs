@@ -209,7 +209,8 @@ pub fn decode(version: Version, head: Head, frame: &[u8]) -> Result<Packet<'_>, 
         kind::PINGREQ => Err(Refused::malformed("a PINGREQ with a body")),
         kind::DISCONNECT => ack::read_disconnect(version, body).map(Packet::Disconnect),
         kind::CONNECT => Err(Refused::protocol("a second CONNECT")),
-        kind::AUTH if version.is_v5() => Err(Refused::new(reason::BAD_AUTH_METHOD, "AUTH, which is not offered")),
+        // Only a CONNACK may have the code for a bad method [MQTT-3.14.2-1].
+        kind::AUTH if version.is_v5() => Err(Refused::protocol("AUTH, which is not offered")),
         _ => Err(Refused::malformed("an unknown packet type")),
     }
 }

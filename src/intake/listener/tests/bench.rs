@@ -67,6 +67,11 @@ struct HubState {
 impl HubState {
     fn commit_one(&mut self) -> bool {
         let Some(mail) = self.waiting.pop_front() else { return false };
+        self.commit(mail);
+        true
+    }
+
+    fn commit(&mut self, mail: Mail) {
         match mail {
             Mail::Delivery(delivery) => {
                 let view = delivery.body.view().unwrap();
@@ -84,7 +89,6 @@ impl HubState {
                 ticket.fire();
             }
         }
-        true
     }
 
     fn apply(&mut self, changes: Vec<Change>) {
@@ -143,6 +147,13 @@ impl Hub {
     /// Commits the oldest mail; `false`: there is none.
     pub fn commit_one(&self) -> bool {
         self.state.lock().unwrap().commit_one()
+    }
+
+    /// Commits the newest mail first.
+    pub fn commit_newest(&self) {
+        let mut state = self.state.lock().unwrap();
+        let mail = state.waiting.pop_back().unwrap();
+        state.commit(mail);
     }
 
     pub fn commit_all(&self) {

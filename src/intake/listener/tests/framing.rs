@@ -232,6 +232,21 @@ fn keep_alive_counts_one_and_a_half_times_and_0_is_for_ever() {
 }
 
 #[test]
+fn a_byte_now_and_then_keeps_no_connection_but_a_large_packet_on_a_slow_line_does() {
+    for (part, closed) in [(1, true), (1000, false)] {
+        let mut bench = Bench::new();
+        let mut hello = Hello::new(V311, "d");
+        hello.keep_alive = 10;
+        let mut device = bench.open(&hello);
+        for part in publish(V311, "t", &[b'x'; 9_990], 1, 1).chunks(part).take(10) {
+            bench.pass(Duration::from_secs(4));
+            bench.send(&mut device, part);
+        }
+        assert_eq!(device.closed, closed, "{part}");
+    }
+}
+
+#[test]
 fn a_connect_that_takes_too_long_is_given_up() {
     let mut bench = Bench::new();
     let mut device = bench.dial(V311);

@@ -51,6 +51,24 @@ fn a_kept_session_stands_after_a_crash_with_its_subscriptions() {
 }
 
 #[test]
+fn a_later_write_does_not_stand_for_an_earlier_one() {
+    let mut bench = Bench::held();
+    let mut reader = bench.connect(&Hello::kept(V311, "r", 0));
+    bench.hub.commit_all();
+    bench.run(&mut reader);
+    reader.got();
+    bench.send(&mut reader, &subscribe(V311, 1, &[("a", 1)]));
+    bench.send(&mut reader, &subscribe(V311, 2, &[("b", 1)]));
+    bench.hub.commit_newest();
+    bench.run(&mut reader);
+    assert_eq!(reader.got(), []);
+    bench.hub.commit_all();
+    bench.run(&mut reader);
+    let suback = |id| Got::SubAck { id, codes: vec![1] };
+    assert_eq!(reader.got(), [suback(1), suback(2)]);
+}
+
+#[test]
 fn a_clean_session_leaves_nothing() {
     let mut bench = Bench::new();
     let mut reader = bench.open(&Hello::new(V311, "r"));
@@ -273,6 +291,27 @@ fn above_the_number_of_sessions_the_first_to_expire_goes() {
     bench.exchange.show();
     assert_eq!(bench.count(|c| &c.sessions), 3);
     assert_eq!((bench.hub.rows(Kind::Session), bench.count(|c| &c.sessions_evicted)), (3, 2));
+}
+
+#[test]
+fn while_the_spool_hangs_sessions_do_not_pile_up() {
+    let mut config = config();
+    (config.limits.connections, config.limits.sessions) = (10, 10);
+    let mut bench = Bench::with(config, std::sync::Arc::default());
+    for n in 0..200 {
+        let mut device = bench.connect(&Hello::kept(V5, &format!("d{n}"), 60));
+        bench.cut(&mut device);
+    }
+    bench.exchange.show();
+    assert!(bench.count(|c| &c.sessions) <= 20 && bench.hub.waiting() <= 40, "{}", bench.hub.waiting());
+    let mut device = bench.connect(&Hello::new(V5, "x"));
+    assert!(matches!(device.got().as_slice(), [Got::ConnAck { code: 0x89, .. }]));
+    bench.hub.set_prompt(true);
+    bench.house();
+    let mut device = bench.connect(&Hello::new(V5, "x"));
+    assert!(!is_present(&mut device));
+    bench.exchange.show();
+    assert!(bench.count(|c| &c.sessions) <= 11);
 }
 
 #[test]

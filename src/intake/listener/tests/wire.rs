@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -50,6 +51,7 @@ impl Server {
         let (stop, stopped) = watch::channel(false);
         let (events_tx, events) = mpsc::channel(10_000);
         let counters = Arc::new(ListenerCounters::default());
+        let names = AtomicU64::new(0);
         let listener = Listener {
             config: Arc::new(config),
             facts: hub.facts(),
@@ -58,7 +60,7 @@ impl Server {
             events: events_tx,
             counters: Arc::clone(&counters),
             clock: Arc::new(Arrival::default),
-            random: Arc::new(|| 1),
+            random: Arc::new(move || names.fetch_add(1, Ordering::Relaxed)),
             stop_timeout: Duration::from_secs(20),
             bound: bound_tx,
         };
@@ -255,6 +257,16 @@ async fn a_restart_goes_on_with_sessions_and_qos_2() {
     server.finish().await;
 }
 
+#[tokio::test]
+async fn clients_without_a_name_do_not_take_each_other_over() {
+    let server = Server::start(Hub::prompt()).await;
+    let mut first = server.open(&Hello::new(V311, "")).await;
+    let _second = server.open(&Hello::new(V5, "")).await;
+    first.send(&PINGREQ).await;
+    first.expect(&[Got::PingResp]).await;
+    server.finish().await;
+}
+
 /// One device sends as fast as it can; the others publish with a window of one and must not starve.
 #[tokio::test]
 async fn a_greedy_device_does_not_starve_the_others() {
@@ -288,7 +300,7 @@ async fn a_greedy_device_does_not_starve_the_others() {
         () = write => {}
         () = read => {}
     }
-    assert!(server.counters.gate_closed.load(std::sync::atomic::Ordering::Relaxed) > 0, "it was held back");
+    assert!(server.counters.gate_closed.load(Ordering::Relaxed) > 0, "it was held back");
     let stored = server.hub.stored();
     assert_eq!(stored.iter().filter(|(topic, _)| topic == "t").count(), 300);
     assert!(stored.iter().any(|(topic, _)| topic == "flood"));
