@@ -1,7 +1,6 @@
 //! End to end: devices, Mosquitto, the gateway, Kafka.
 
 use std::net::TcpListener;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use crate::harness::gateway::{Builder, Gateway};
@@ -10,10 +9,9 @@ use crate::harness::kafka::KafkaServer;
 use crate::harness::kafka_setup::Extras;
 use crate::harness::mosquitto::{Mosquitto, Options};
 
+use super::core::TOPIC;
 use super::link;
 use super::{Used, load, memory, quantile, scaled, used, wait_delivered};
-
-const TOPIC: &str = "EquipmentStatus";
 
 fn gateway(port: u16, kafka: &KafkaServer, lane: &str) -> Gateway {
     gateway_by(port, kafka, &kafka.bootstrap_servers(), lane)
@@ -73,12 +71,10 @@ pub fn latency() {
         let gateway = gateway(mosquitto.port(), &kafka, lane);
         let count = scaled(60_000);
         let before = used(gateway.pid());
-        let ended = AtomicBool::new(false);
         let latencies = std::thread::scope(|scope| {
-            let consumer = scope.spawn(|| consume(&kafka, count, &ended));
+            let consumer = scope.spawn(|| consume(&kafka, count));
             load(mosquitto.port(), "2000", count, &["--window", "100"]);
             wait_delivered(&gateway, count);
-            ended.store(true, Ordering::SeqCst);
             consumer.join().unwrap()
         });
         let u = used(gateway.pid()).since(before);
@@ -142,7 +138,7 @@ pub fn thin() {
 }
 
 /// Nanoseconds between a reading's `sentNs` and its arrival here, sorted. The first tenth is warm-up.
-fn consume(kafka: &KafkaServer, count: u64, _ended: &AtomicBool) -> Vec<i64> {
+pub fn consume(kafka: &KafkaServer, count: u64) -> Vec<i64> {
     consume_behind(kafka, 0, count)
 }
 

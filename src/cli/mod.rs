@@ -57,7 +57,7 @@ enum Command {
     Topics(topics::TopicsArgs),
     /// Show the whole path on this machine, with an outage of Kafka. Needs nothing installed.
     Demo(demo::DemoArgs),
-    /// Play edge devices against a broker or Kafka, or load one.
+    /// Play edge devices against the gateway, a broker or Kafka, or load one.
     Simulate(Box<simulate::SimulateArgs>),
 }
 

@@ -53,8 +53,10 @@ impl Counters {
 
     /// How long each source's readings waited for their answers.
     pub fn answered(&self) -> Vec<(String, Histogram)> {
-        let of = |c: &SourceCounters| c.answered.lock().expect("no holder of this lock panics").clone();
-        self.clients.iter().map(|(source, c)| (source.clone(), of(c))).collect()
+        let clients = self.clients.iter().map(|(source, c)| (source, &c.answered));
+        let all = clients.chain(self.listeners.iter().map(|(source, c)| (source, &c.answered)));
+        all.map(|(source, times)| (source.clone(), times.lock().expect("no holder of this lock panics").clone()))
+            .collect()
     }
 
     pub fn metrics(&self, router: &Router) -> Vec<ExtraMetric> {

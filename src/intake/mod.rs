@@ -5,6 +5,7 @@ pub mod kept;
 pub mod listener;
 pub mod mqtt;
 mod rate;
+mod waits;
 mod window;
 
 use std::net::IpAddr;

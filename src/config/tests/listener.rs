@@ -110,7 +110,7 @@ fn a_route_may_name_a_listener() {
 fn the_references_limits_are_the_defaults() {
     let text = reference::uncommented();
     let limits =
-        text.split_once("[source.listener.limits]\n").unwrap().1.split_once("\n## Where readings go").unwrap().0;
+        text.split_once("[source.listener.limits]\n").unwrap().1.split_once("\n## For plants with a broker").unwrap().0;
     let given = listener(&format!("listen = \"127.0.0.1:1883\"\n[source.listener.limits]\n{limits}"));
     assert_eq!(format!("{:?}", given.limits), format!("{:?}", ListenerLimits::default()));
     let keys = limits.lines().filter(|line| line.contains(" = ")).count();

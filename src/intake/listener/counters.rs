@@ -1,6 +1,9 @@
 //! What a listener has done, and its present state. Read by the metrics at any time.
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::ops::histogram::Histogram;
 
 #[derive(Debug, Default)]
 pub struct ListenerCounters {
@@ -10,6 +13,8 @@ pub struct ListenerCounters {
     pub unrouted: AtomicU64,
     /// PUBACK and PUBREC sent, the positive ones.
     pub acks: AtomicU64,
+    /// How long the readings of QoS 1 and 2 waited for them (steps 1 to 5).
+    pub answered: Mutex<Histogram>,
     /// Readings of QoS 0 that were dropped because the gate was closed.
     pub qos0_dropped: AtomicU64,
     /// Readings refused because their client may not publish to the topic.

@@ -86,8 +86,9 @@ impl Listener {
         let exchange = Exchange::new(parts, self.facts);
         let access = Access::new(Arc::clone(&self.config), Arc::clone(&self.counters));
         let shared = Arc::new(Shared::new(exchange, access, self.random, self.stop_timeout));
+        let gate = Admission::new(&self.config.limits);
         let doors = Doors {
-            gate: Admission::new(&self.config.limits),
+            gate: Arc::clone(&gate),
             config: self.config,
             counters: self.counters,
             events: self.events,
@@ -109,13 +110,13 @@ impl Listener {
         };
         tokio::select! {
             () = connections => {}
-            () = keep_house(&shared) => {}
+            () = keep_house(&shared, &gate) => {}
         }
     }
 }
 
 /// Everything that no connection does: writes that have become durable, sessions and wills whose time has come.
-async fn keep_house(shared: &Shared) {
+async fn keep_house(shared: &Shared, gate: &Admission) {
     let queue = shared.lock().queue();
     let mut fired = Vec::new();
     let mut shown_at = Instant::now();
@@ -131,6 +132,7 @@ async fn keep_house(shared: &Shared) {
             exchange.write_retained_at(now);
             if Instant::now() >= shown_at {
                 exchange.show();
+                ListenerCounters::set(&exchange.counters().connections, gate.connections().into());
                 shown_at = Instant::now() + GAUGES;
             }
             exchange.due()

@@ -3,7 +3,7 @@
 //! A session goes through these files: `session.rs` connects (`tls.rs`, `handshake.rs`) and reconnects, `connection.rs` is one connection's loop,
 //! `receive.rs` turns packets into deliveries (steps 1 and 2), `window.rs` holds what is unanswered and decides which
 //! PUBACK may leave (step 5). `codec.rs` is the only seam to rumqttc. The rest is pure: `liveness.rs`, `topics.rs`,
-//! `oversize.rs`, `backoff.rs`, `waits.rs`, and `window.rs` and `rate.rs` one folder up.
+//! `oversize.rs`, `backoff.rs`, and `waits.rs`, `window.rs` and `rate.rs` one folder up.
 //!
 //! A session owns its connection, its unanswered readings and the subscriptions in the broker. It never answers a
 //! reading whose ticket has not been fired, never sends an ack of one connection on another, and never holds more than
@@ -19,7 +19,6 @@ mod receive;
 mod session;
 pub(super) mod tls;
 mod topics;
-mod waits;
 mod window;
 
 #[cfg(test)]

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::codec::{self, Publish};
-use super::waits::Waits;
 use super::window::{Answer, Gate, Ledger};
 use super::{MqttSession, SourceCounters};
 use crate::intake::rate::Bucket;
+use crate::intake::waits::Waits;
 use crate::intake::{Ack, AckQueue, AckTicket, Delivery, Fate, Routed};
 use crate::record::{Arrival, Reading};
 use bytes::BytesMut;

@@ -30,10 +30,13 @@ impl Machine {
             acks += self.write_answer(answer, exchange);
             self.answered_at = now;
         }
-        self.window.shrink();
         if acks > 0 {
-            ListenerCounters::add(&exchange.counters().acks, acks);
+            let counters = exchange.counters();
+            ListenerCounters::add(&counters.acks, acks);
+            self.waits.end(acks, now, &mut counters.answered.lock().expect("no holder of this lock panics"));
         }
+        self.window.shrink();
+        self.waits.shrink();
         self.pay_owed(exchange);
     }
 

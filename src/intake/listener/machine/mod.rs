@@ -21,6 +21,7 @@ use super::exchange::{Ended, Exchange};
 use super::gate::Share;
 use super::packet::{self, Connect, Refused, Version, reason};
 use crate::intake::rate::Bucket;
+use crate::intake::waits::Waits;
 use crate::intake::window::{self, Window};
 use crate::intake::{Ack, AckQueue, AckTicket};
 
@@ -146,6 +147,8 @@ pub(super) struct Machine {
     keep_alive_s: Option<u16>,
 
     window: Window<Answer>,
+    /// Since when those wait who get a positive answer.
+    waits: Waits,
     share: Share,
     /// Messages of QoS 1 and 2 whose last answer has not left, for the receive maximum of v5.
     open_count: u32,
@@ -207,6 +210,7 @@ impl Machine {
             expiry_s: None,
             keep_alive_s: None,
             window: Window::new(READINGS),
+            waits: Waits::default(),
             share: Share::default(),
             open_count: 0,
             releases: VecDeque::new(),
@@ -382,6 +386,7 @@ impl Machine {
         if self.reserved > 0 {
             exchange.gate.free(&mut self.share, std::mem::take(&mut self.reserved));
         }
+        self.waits.clear();
         self.input = BytesMut::new();
         self.count_input(exchange);
         if self.session == 0 {

@@ -194,6 +194,7 @@ impl Machine {
         let bytes = self.pay(cost, exchange);
         let (ack, _) = self.window.push(Answer::PubRecAgain(packet_id), bytes);
         self.share.count += 1;
+        self.waits.begin(now);
         let ticket = self.ticket(ack);
         match arrived {
             Arrived::Pending => exchange.answer_too(self.session, packet_id, ticket),
@@ -224,7 +225,10 @@ impl Machine {
         self.urge |= publish.qos > 0 && self.window.is_empty() && now.saturating_sub(self.answered_at) < PROMPT;
         let bytes = self.pay(cost, exchange);
         let (ack, _) = self.window.push(answer, bytes);
-        self.share.count += u32::from(publish.qos > 0);
+        if publish.qos > 0 {
+            self.share.count += 1;
+            self.waits.begin(now);
+        }
         let ticket = self.ticket(ack);
         if let Answer::PubRec(packet_id) = answer {
             faults::point("q2-before-delivery");

@@ -45,6 +45,31 @@ fn no_puback_before_the_commit_and_all_in_order_of_arrival() {
     }
 }
 
+/// Only what is answered is timed, from the moment it came.
+#[test]
+fn the_wait_for_each_answer_is_timed() {
+    let mut bench = Bench::held();
+    let mut device = bench.open(&Hello::new(V5, "d"));
+    bench.send(&mut device, &publish(V5, "t", b"1", 1, 1));
+    bench.send(&mut device, &publish(V5, "t", b"2", 0, 0));
+    bench.pass(Duration::from_millis(10));
+    bench.send(&mut device, &publish(V5, "t", b"3", 2, 2));
+    bench.send(&mut device, &publish(V5, "a/".repeat(40).as_str(), b"4", 1, 3));
+    bench.pass(Duration::from_millis(5));
+    bench.send(&mut device, &publish_with(V5, "t", b"3", 2, 2, 8, &[]));
+    bench.pass(Duration::from_millis(5));
+    bench.hub.commit_all();
+    bench.run(&mut device);
+    let times = bench.counters.answered.lock().unwrap().clone();
+    assert_eq!((times.count(), times.sum_us), (2, 20_000 + 10_000), "the third is refused");
+    assert_eq!(times.count(), bench.count(|c| &c.acks));
+    bench.send(&mut device, &publish(V5, "t", b"5", 1, 4));
+    bench.cut(&mut device);
+    bench.hub.commit_all();
+    bench.run(&mut device);
+    assert_eq!(bench.counters.answered.lock().unwrap().count(), 2, "nobody was there to be answered");
+}
+
 #[test]
 fn what_no_route_wants_is_answered_in_its_turn() {
     let mut bench = Bench::held();

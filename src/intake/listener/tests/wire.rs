@@ -318,3 +318,26 @@ fn an_idle_connection_takes_little_memory() {
     let all = size_of_task(connection::serve) + size_of::<Machine>() + size_of::<Session>();
     assert!(all < 4 * 1024, "{all}");
 }
+
+/// Not sessions alone: one that says nothing counts too.
+#[tokio::test]
+async fn the_gauges_follow_the_connections() {
+    let mut config = config();
+    config.limits.connect_timeout = LIMIT;
+    let server = Server::with(config, Hub::prompt()).await;
+    let shown = async |connections, sessions| {
+        let counters = &server.counters;
+        let is = || {
+            let shown = [&counters.connections, &counters.sessions_connected].map(|n| n.load(Ordering::Relaxed));
+            shown == [connections, sessions]
+        };
+        while !is() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let (open, silent) = (server.open(&Hello::new(V311, "d")).await, server.dial(V311).await);
+    timeout(LIMIT, shown(2, 1)).await.unwrap();
+    drop((open, silent));
+    timeout(LIMIT, shown(0, 0)).await.unwrap();
+    server.finish().await;
+}

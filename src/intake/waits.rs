@@ -36,6 +36,13 @@ impl Waits {
         }
     }
 
+    /// Gives the memory of a burst back once nobody waits.
+    pub(super) fn shrink(&mut self) {
+        if self.came.is_empty() {
+            self.came = VecDeque::new();
+        }
+    }
+
     /// Nobody waits any more: the connection is gone.
     pub(super) fn clear(&mut self) {
         self.came.clear();
