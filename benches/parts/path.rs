@@ -138,12 +138,12 @@ pub fn thin() {
 }
 
 /// Nanoseconds between a reading's `sentNs` and its arrival here, sorted. The first tenth is warm-up.
-pub fn consume(kafka: &KafkaServer, count: u64) -> Vec<i64> {
+fn consume(kafka: &KafkaServer, count: u64) -> Vec<i64> {
     consume_behind(kafka, 0, count)
 }
 
 /// The same for the `count` records behind the first `skipped`, which are no part of it.
-fn consume_behind(kafka: &KafkaServer, skipped: u64, count: u64) -> Vec<i64> {
+pub fn consume_behind(kafka: &KafkaServer, skipped: u64, count: u64) -> Vec<i64> {
     let mut skip = skipped;
     let mut seen = 0;
     let mut latencies = Vec::with_capacity(count as usize);
