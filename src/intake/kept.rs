@@ -17,10 +17,20 @@ pub enum Kind {
 /// One step of what is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
-    Put { kind: Kind, key: Vec<u8>, value: Vec<u8> },
-    Delete { kind: Kind, key: Vec<u8> },
+    Put {
+        kind: Kind,
+        key: Vec<u8>,
+        value: Vec<u8>,
+    },
+    Delete {
+        kind: Kind,
+        key: Vec<u8>,
+    },
     /// Deletes every key that begins so.
-    DeletePrefix { kind: Kind, prefix: Vec<u8> },
+    DeletePrefix {
+        kind: Kind,
+        prefix: Vec<u8>,
+    },
 }
 
 /// A fact as it was found at the start.

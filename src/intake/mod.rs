@@ -3,6 +3,7 @@
 
 pub mod kept;
 pub mod mqtt;
+pub mod serial;
 
 use std::sync::{Arc, Mutex};
 

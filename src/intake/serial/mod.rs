@@ -1,0 +1,4 @@
+//! `[[source.serial]]`: readings from serial lines.
+
+pub mod decode;
+pub mod frame;
