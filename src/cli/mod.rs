@@ -5,6 +5,7 @@
 
 mod ask;
 mod check;
+mod check_lines;
 mod demo;
 mod dlq;
 pub mod exit;
@@ -12,6 +13,7 @@ mod kafka;
 mod log;
 mod replay;
 mod run;
+mod serial;
 pub mod simulate;
 mod spool;
 mod status;
@@ -50,6 +52,9 @@ enum Command {
     /// The dead letters: records that Kafka will never take, or that no route could place.
     #[command(subcommand)]
     Dlq(dlq::DlqCommand),
+    /// Serial ports: which there are, and what comes over them.
+    #[command(subcommand)]
+    Serial(serial::SerialCommand),
     /// Compare the configured Kafka topics with the cluster, or make them.
     Topics(topics::TopicsArgs),
     /// Show the whole path on this machine, with an outage of Kafka. Needs nothing installed.
@@ -73,6 +78,7 @@ fn run(cli: Cli) -> ExitCode {
         Command::Status(args) => status::run(&cli.config, &args),
         Command::Spool(command) => spool::run(&cli.config, &command),
         Command::Dlq(command) => dlq::run(&cli.config, &command),
+        Command::Serial(command) => serial::run(&cli.config, &command),
         Command::Topics(args) => topics_of(&cli.config, &args),
         Command::Demo(args) => demo::run(&args),
         Command::Simulate(args) => return simulate::run(*args),

@@ -9,6 +9,7 @@ use super::model::{Compression, Delivery, LogFormat, MqttVersion, Order, Secret,
 use super::problem::Findings;
 use super::reader::{At, Field, Key, Node, Reader, Table, table};
 use super::scalars::{ByteRate, ByteSize, OneOrMany, Scalar, word, words};
+use super::serial_file::SerialTable;
 use crate::route::spec::{Collisions, OnError, TimestampFormat};
 
 table! {
@@ -133,6 +134,7 @@ table! {
 table! {
     pub struct SourceTable {
         mqtt: List<MqttTable>,
+        serial: List<SerialTable>,
     }
 }
 

@@ -25,6 +25,8 @@ const SLOW_RATE: f64 = 100.0;
 pub struct Sources<'t> {
     pub list: Vec<MqttSource>,
     pub tables: &'t [At<MqttTable>],
+    /// The names of sources that are no brokers.
+    pub others: Vec<String>,
 }
 
 pub fn resolve<'t>(
@@ -32,10 +34,11 @@ pub fn resolve<'t>(
     gateway: &Gateway,
     memory: &Budget,
     spool: &Spool,
+    others: Vec<String>,
     r: &mut Resolver<'_>,
 ) -> Sources<'t> {
-    if tables.is_empty() {
-        let help = "add [[source.mqtt]] with host = \"...\"";
+    if tables.is_empty() && others.is_empty() {
+        let help = "add [[source.mqtt]] with host = \"...\", or [[source.serial]] with port = \"...\"";
         r.found.error(None, "no source is configured: there is nothing to collect").help(help);
     }
     let names: Vec<String> = tables.iter().map(|at| name(at, tables.len(), r)).collect();
@@ -46,7 +49,7 @@ pub fn resolve<'t>(
         warn_of_slow(&source, at, spool, r);
         source
     });
-    Sources { list: made.collect(), tables }
+    Sources { list: made.collect(), tables, others }
 }
 
 fn name(at: &At<MqttTable>, count: usize, r: &mut Resolver<'_>) -> String {
@@ -248,7 +251,7 @@ fn warn_of_slow(source: &MqttSource, at: &At<MqttTable>, spool: &Spool, r: &mut 
 impl Sources<'_> {
     /// The names that a route's `source` may use.
     pub fn check_name(&self, name: &At<String>, r: &mut Resolver<'_>) {
-        let known = self.list.iter().map(|source| source.name.as_str());
+        let known = self.list.iter().map(|source| source.name.as_str()).chain(self.others.iter().map(String::as_str));
         if known.clone().any(|source| source == name.value) {
             return;
         }

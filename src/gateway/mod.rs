@@ -4,8 +4,10 @@ mod commit;
 pub mod events;
 mod hub;
 pub mod inbox;
+mod lines;
 mod sources;
 mod tell;
+mod tell_line;
 mod wear;
 
 use std::sync::atomic::Ordering;
@@ -98,7 +100,8 @@ impl Gateway {
         let _ = self.counters.set(counters.clone());
         let extra = {
             let router = self.router.clone();
-            Box::new(move || extra_metrics(&counters, &router))
+            let lines = sources.lines.clone();
+            Box::new(move || extra_metrics(&counters, &router).into_iter().chain(lines::metrics(&lines)).collect())
         };
         self.serve_http(extra).await;
         self.serve_control();

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
+use super::lines::{self, Ground, LineCounts};
 use crate::clock;
 use crate::config::{Config, MqttSource, Subscription};
 use crate::intake::mqtt::{MqttSession, SourceCounters};
@@ -20,6 +21,8 @@ const STOP_SLACK: Duration = Duration::from_secs(2);
 
 pub struct Sources {
     sessions: JoinSet<()>,
+    /// Of each serial or Modbus line.
+    pub lines: LineCounts,
 }
 
 /// Each source's name and what it counts.
@@ -54,7 +57,9 @@ impl Sources {
             sessions.spawn(session.run(stop.clone()));
         }
         memory.save();
-        (Sources { sessions }, counters)
+        let ground = Ground { config, router, deliver, events, stop };
+        let lines = lines::start(&ground, &mut sessions, &mut counters);
+        (Sources { sessions, lines }, counters)
     }
 
     /// Waits until every session has answered what it may and said goodbye, at most `limit` and a little.

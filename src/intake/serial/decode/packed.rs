@@ -24,7 +24,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub fn len(self) -> usize {
+    pub fn width(self) -> usize {
         match self {
             Kind::Unsigned(bytes) | Kind::Signed(bytes) | Kind::Text(bytes) | Kind::Bits { bytes, .. } => bytes,
             Kind::F32 => 4,
@@ -47,14 +47,14 @@ pub struct Packed {
 
 pub(super) fn read(frame: &[u8], fields: &[Packed]) -> Result<Map<String, Value>, DecodeError> {
     let read = |field: &Packed| {
-        let bytes = frame.get(field.at..field.at + field.kind.len());
+        let bytes = frame.get(field.at..field.at + field.kind.width());
         let bytes = bytes.ok_or_else(|| DecodeError::TooShort { field: field.name.clone() })?;
         Ok((field.name.clone(), value(bytes, field.kind, field.order, field.scaling)))
     };
     fields.iter().map(read).collect()
 }
 
-/// The value of exactly [`Kind::len`] bytes.
+/// The value of exactly [`Kind::width`] bytes.
 pub fn value(bytes: &[u8], kind: Kind, order: ByteOrder, scaling: Scaling) -> Value {
     let number = unsigned(bytes, order);
     match kind {

@@ -97,13 +97,13 @@ fn crc_of(name: &str, bytes: &[u8]) -> u32 {
 
 impl Checksum {
     /// Bytes that it takes in the frame.
-    pub fn len(&self) -> usize {
+    pub fn width(&self) -> usize {
         self.kind.width() * if self.hex { 2 } else { 1 }
     }
 
     /// The frame without its checksum; `None` when that is wrong or missing.
     pub fn strip<'b>(&self, frame: &'b [u8]) -> Option<&'b [u8]> {
-        let (covered, said) = frame.split_at_checked(frame.len().checked_sub(self.len())?)?;
+        let (covered, said) = frame.split_at_checked(frame.len().checked_sub(self.width())?)?;
         let sum = self.written(self.kind.of(covered.get(self.skip..)?));
         said.eq_ignore_ascii_case(&sum).then_some(covered)
     }

@@ -21,7 +21,7 @@ pub fn encode(spec: &FrameSpec, payload: &[u8], out: &mut Vec<u8>) {
         Framing::Nmea { .. } => nmea(payload, out),
         Framing::Fixed { start, .. } => out.extend_from_slice(&checked([start, payload].concat())),
         Framing::Length { start, .. } => {
-            let checksum = spec.checksum.as_ref().map_or(0, super::checksum::Checksum::len);
+            let checksum = spec.checksum.as_ref().map_or(0, super::checksum::Checksum::width);
             out.extend_from_slice(&checked(with_length(&spec.framing, start, payload, checksum)));
         }
         Framing::Fence { start, stop, trailer: 0 } => {

@@ -63,7 +63,7 @@ pub(super) fn step(spec: &FrameSpec, buffer: &[u8], searched: usize, skipping: b
 
 /// The checksum does not count: `max` is what the reader gets.
 fn checked_max(spec: &FrameSpec) -> usize {
-    spec.max + spec.checksum.as_ref().map_or(0, super::checksum::Checksum::len)
+    spec.max + spec.checksum.as_ref().map_or(0, super::checksum::Checksum::width)
 }
 
 /// Takes a candidate apart: what the reader gets, or what is wrong with it.

@@ -11,9 +11,9 @@ pub fn unslip<'o>(stuffed: &[u8], out: &'o mut Vec<u8>) -> Option<&'o [u8]> {
     let mut bytes = stuffed.iter();
     while let Some(&byte) = bytes.next() {
         out.push(match byte {
-            SLIP_ESC => match bytes.next()? {
-                &SLIP_ESC_END => SLIP_END,
-                &SLIP_ESC_ESC => SLIP_ESC,
+            SLIP_ESC => match *bytes.next()? {
+                SLIP_ESC_END => SLIP_END,
+                SLIP_ESC_ESC => SLIP_ESC,
                 _ => return None,
             },
             plain => plain,

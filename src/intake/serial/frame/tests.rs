@@ -86,7 +86,7 @@ fn fit(spec: &FrameSpec, bytes: &[u8]) -> Vec<u8> {
         Framing::Slip | Framing::Cobs => bytes.to_vec(),
         Framing::Length { .. } => bytes.iter().take(48).copied().collect(),
         Framing::Fixed { start, size } => {
-            let checksum = spec.checksum.as_ref().map_or(0, Checksum::len);
+            let checksum = spec.checksum.as_ref().map_or(0, Checksum::width);
             bytes.iter().copied().cycle().take(size - start.len() - checksum).collect()
         }
         _ => bytes.iter().map(letter).collect(),
@@ -97,7 +97,7 @@ fn fit(spec: &FrameSpec, bytes: &[u8]) -> Vec<u8> {
 fn seen(spec: &FrameSpec, payload: &[u8]) -> Vec<u8> {
     let mut frame = Vec::new();
     encode(spec, payload, &mut frame);
-    let checksum = spec.checksum.as_ref().map_or(0, Checksum::len);
+    let checksum = spec.checksum.as_ref().map_or(0, Checksum::width);
     match &spec.framing {
         Framing::Length { .. } | Framing::Fixed { .. } => frame[..frame.len() - checksum].to_vec(),
         Framing::Nmea { .. } => frame[..frame.len() - 2].to_vec(),
