@@ -51,11 +51,12 @@ impl Cable {
         self.dir.join(format!("{}-port", self.name))
     }
 
-    fn end(&self) -> PathBuf {
+    /// The device's end.
+    pub fn end(&self) -> PathBuf {
         self.dir.join(format!("{}-device", self.name))
     }
 
-    /// The device's end, to write to.
+    /// The same, to write to.
     pub fn device(&self) -> File {
         OpenOptions::new().write(true).open(self.end()).unwrap()
     }

@@ -54,7 +54,8 @@ fn specs() -> Vec<FrameSpec> {
         spec(Framing::Lines(LineEnd::Lf), None),
         spec(Framing::Lines(LineEnd::Cr), None),
         spec(Framing::Lines(LineEnd::CrLf), None),
-        spec(Framing::Delimiter(b"||".to_vec()), None),
+        // One that overlaps itself would leave its own tail behind in noise.
+        spec(Framing::Delimiter(b"|;".to_vec()), None),
         spec(Framing::Delimiter(b";".to_vec()), Some(hex_xor())),
         spec(fence(0), None),
         spec(fence(0), Some(hex_xor())),
