@@ -82,3 +82,20 @@ impl Pauses {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_to_their_bound_and_start_over_after_a_long_life() {
+        let ms = Duration::from_millis;
+        let mut pauses = Pauses::new(ms(100), ms(1_000));
+        let mut next = || pauses.next(u64::MAX);
+        assert_eq!([next(), next(), next(), next(), next(), next()], [100, 200, 400, 800, 1_000, 1_000].map(ms));
+        pauses.lived(ms(999));
+        assert_eq!(pauses.next(0), ms(500));
+        pauses.lived(ms(1_000));
+        assert_eq!(pauses.next(u64::MAX), ms(100));
+    }
+}

@@ -1,31 +1,29 @@
 //! kill -9 under load. Nobody sends a frame twice, so what counts is what was committed: it arrives, in order, and a
 //! repeat carries the id of the first.
 
-use std::fs::{File, OpenOptions};
-use std::io::Write;
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::path::Path;
 
+use crate::harness::gateway::metric;
+use crate::harness::jobs::{self, Job};
 use crate::serial::rig::{Rig, by_key};
 
 fn killed_at(point: &str, passage: usize) {
     let mut rig = Rig::build(1, "");
+    rig.cables[0].unplug();
+    let mut device = device(&rig);
     rig.gateway.start_with_fault(&format!("{point}:{passage}"));
-    let speaker = Speaker::start(rig.cables[0].end());
     rig.gateway.wait_for_fault(point);
     rig.gateway.kill9();
-    // socat takes the port's closing for the end of the line.
-    rig.cables[0].replug();
     let status = rig.gateway.command(&["status", "--json"]).document();
     let lanes = status["lanes"].as_array().unwrap();
     let lane = lanes.iter().find(|lane| lane["name"] == "telemetry");
     let committed = lane.and_then(|lane| lane["records"].as_u64()).unwrap_or(0) as usize;
     rig.gateway.start();
     rig.wait_open(1);
-    rig.readings(committed + 200);
-    drop(speaker);
+    let read = || rig.gateway.metric("forebay_source_readings_total");
+    jobs::wait_until("it reads on", || (read() >= 200.0).then_some(()));
+    device.kill();
+    jobs::wait_until("the spool is empty", || (rig.gateway.metric(metric::BACKLOG) == 0.0).then_some(()));
     rig.gateway.stop();
     let list = by_key(&rig.kafka.consume_all(&rig.topic("readings"))).remove("line0").unwrap();
     let numbers: Vec<u64> = list.iter().map(|text| text.parse().unwrap()).collect();
@@ -38,37 +36,14 @@ fn killed_at(point: &str, passage: usize) {
     assert!(numbers.len() >= committed + 200, "it reads on after the kill");
 }
 
-/// Numbered lines in the background, until dropped.
-struct Speaker(Arc<AtomicBool>);
-
-impl Speaker {
-    fn start(device: PathBuf) -> Speaker {
-        let done = Arc::new(AtomicBool::new(false));
-        let ended = Arc::clone(&done);
-        // Nobody joins it: a write to a cable that nobody reads waits until the cable is unplugged, and then fails.
-        std::thread::spawn(move || {
-            let mut line: Option<File> = None;
-            for number in 0u64.. {
-                if ended.load(Ordering::Relaxed) {
-                    return;
-                }
-                let written =
-                    line.as_mut().is_some_and(|line| line.write_all(format!("{number}\n").as_bytes()).is_ok());
-                if !written {
-                    line = OpenOptions::new().write(true).open(&device).ok();
-                }
-                // A tenth of what 115,200 baud carry: the test is about kills, not about speed.
-                std::thread::sleep(Duration::from_millis(2));
-            }
-        });
-        Speaker(done)
-    }
-}
-
-impl Drop for Speaker {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
+/// Numbered lines, a tenth of what 115,200 baud carry: the test is about kills, not about speed. The device holds its end
+/// of the line open while the gateway is away, as a real one does.
+fn device(rig: &Rig) -> Job {
+    let mut command = jobs::leashed(Path::new(env!("CARGO_BIN_EXE_forebay")));
+    command.args(["simulate", "serial", "--interval", "2ms", "--say", "{n}\\n", "--link"]).arg(rig.cables[0].port());
+    let job = Job::start_watched("device", command, &rig.cables[0].end().with_extension("log"));
+    job.wait_for_line("a device speaks on");
+    job
 }
 
 #[test]
