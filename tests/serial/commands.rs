@@ -39,7 +39,7 @@ fn a_simulated_device_answers_the_gateways_queries() {
     let mut rig = Rig::build(0, "");
     let dir = jobs::scratch("polled");
     let port = dir.path().join("usb-meter");
-    let _device = play(dir.path(), &port, &["--answer", r"R1\r", "--say", r"{n}\r\n"]);
+    let mut device = play(dir.path(), &port, &["--answer", r"R1\r", "--say", r"{n}\r\n"]);
     rig.gateway = Gateway::builder()
         .kafka(&rig.kafka.bootstrap_servers())
         .table("[events]", &format!("topic = {:?}", rig.topic("events")))
@@ -48,6 +48,10 @@ fn a_simulated_device_answers_the_gateways_queries() {
         .table("[[source.serial.poll]]", "name = \"energy\"\nquery = \"R1\\r\"\ninterval = \"50ms\"")
         .build();
     rig.gateway.start();
+    let read = || rig.gateway.metric("forebay_source_readings_total");
+    jobs::wait_until("five answers", || (read() >= 5.0).then_some(()));
+    // Whoever reads to the end of a topic must not chase a device that goes on.
+    device.kill();
     let lists = by_key(&rig.readings(5));
     assert_eq!(lists["serial/energy"][..5], ["0", "1", "2", "3", "4"]);
     assert!(rig.gateway.metric("forebay_line_requests_total") >= 5.0);
