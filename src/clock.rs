@@ -7,8 +7,8 @@ use rustix::time::{ClockId, clock_gettime};
 
 use crate::record::Arrival;
 
-/// Seconds since 1970 below which a wall clock is certainly unset: 2025-01-01, before this program existed.
-const UNSET_BEFORE_S: i64 = 1_735_689_600;
+/// Milliseconds since 1970 below which a wall clock is certainly unset: 2025-01-01, before this program existed.
+pub const FIRST_PLAUSIBLE_MS: i64 = 1_735_689_600_000;
 
 /// Milliseconds since 1970 by the wall clock, negative before.
 pub fn wall_ms() -> i64 {
@@ -37,7 +37,7 @@ pub fn arrival() -> Arrival {
 
 /// Whether a wall clock can be the true time at all.
 pub fn plausible(wall_ms: i64) -> bool {
-    wall_ms / 1000 >= UNSET_BEFORE_S
+    wall_ms >= FIRST_PLAUSIBLE_MS
 }
 
 /// The kernel's id of this boot: two readings are comparable by `boot_ms` only within one boot.

@@ -20,5 +20,7 @@ pub mod config;
 
 pub mod cli;
 
+pub mod fuzz;
+
 pub mod clock;
 pub mod faults;

@@ -140,6 +140,7 @@ fn the_demo_loses_nothing_in_its_outage_and_shows_it() {
     // Nine tenths of two phases: a busy machine may make the devices skip some.
     assert!(acknowledged >= 540, "{:#?}", ended.lines);
     let lines = &ended.lines;
+    assert!(lines.iter().any(|line| line.contains("3 devices --MQTT--> Forebay")), "{lines:#?}");
     let well = moments(lines, "1. All is well", "2. Kafka is taken away");
     assert!(well.iter().all(|(spool, in_kafka, mode)| *spool == 0 && *in_kafka > 0 && mode == "direct"), "{well:?}");
     let away = moments(lines, "2. Kafka is taken away", "3. Kafka is back");
@@ -169,15 +170,19 @@ fn a_script_gets_one_document_and_the_directory_stays_if_asked() {
     let document: serde_json::Value = serde_json::from_str(document).unwrap();
     assert!(document["acknowledged"].as_u64().unwrap() > 0, "{document}");
     assert_eq!((&document["inKafka"], document["lost"].as_u64()), (&document["acknowledged"], Some(0)));
+    assert_eq!(document["published"], document["acknowledged"], "each device waits for its last PUBACK");
     let [kept] = &ended.left()[..] else { panic!("not one directory: {:?}", ended.left()) };
-    assert!(kept.join("gateway.toml").is_file() && kept.join("spool.db").is_file());
+    let config = fs::read_to_string(kept.join("gateway.toml")).unwrap();
+    assert!(config.contains("[[source.listener]]") && kept.join("spool.db").is_file(), "{config}");
 }
 
 #[test]
-fn a_broker_and_a_kafka_of_ones_own_take_the_place_of_the_embedded_ones() {
+fn a_broker_of_ones_own_stands_between_and_a_kafka_takes_the_place_of_the_embedded_one() {
     let (broker, kafka) = (Mosquitto::start(&Options::default()), KafkaServer::start());
     let (mqtt, servers) = (format!("127.0.0.1:{}", broker.port()), kafka.bootstrap_servers());
     let mut demo = Demo::start(&["--mqtt", &mqtt, "--kafka", &servers, "--seconds", "6", "--rate", "100"]);
+    demo.wait_for("--MQTT--> broker --MQTT--> Forebay");
+    demo.wait_for(&format!("Broker: {mqtt}"));
     demo.wait_for("take your Kafka away");
     kafka.stop();
     demo.wait_for("Bring your Kafka back");

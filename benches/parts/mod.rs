@@ -1,15 +1,21 @@
 //! The parts of the benchmark, and what they share: processes measured from outside.
 
 mod core;
+pub mod idle;
 mod kafka;
+mod link;
+pub mod listener;
 mod path;
 
 pub use core::{drain, full, size, spool};
-pub use path::{latency, throughput};
+pub use path::{latency, thin, throughput};
 
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeValLike as _;
 
 use crate::harness::gateway::Gateway;
 
@@ -56,14 +62,34 @@ pub fn quantile(sorted: &[i64], q: f64) -> i64 {
     sorted[((sorted.len() - 1) as f64 * q) as usize]
 }
 
-/// `forebay simulate` in rate mode; returns its JSON summary.
+/// What a loader said at its end, and what it used.
+pub struct Loaded {
+    /// The JSON summary of `forebay simulate`.
+    pub summary: serde_json::Value,
+    pub cpu_s: f64,
+}
+
+/// `forebay simulate` in rate mode over 50 connections; returns its JSON summary.
 pub fn load(port: u16, rate: &str, count: u64, more: &[&str]) -> serde_json::Value {
+    load_over(50, port, rate, count, more).summary
+}
+
+/// The same over as many connections as asked.
+pub fn load_over(connections: u32, port: u16, rate: &str, count: u64, more: &[&str]) -> Loaded {
     let mut command = Command::new(env!("CARGO_BIN_EXE_forebay"));
     command.args(["simulate", "--mqtt", &format!("127.0.0.1:{port}"), "--rate", rate, "--count", &count.to_string()]);
-    command.args(["--connections", "50", "--size", "200", "--topic", "plant/line1/{device}/status", "--json"]);
+    command.args(["--connections", &connections.to_string()]);
+    command.args(["--size", "200", "--topic", "plant/line1/{device}/status", "--json"]);
+    let before = ended_children_cpu_s();
     let output = command.args(more).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    serde_json::from_slice(&output.stdout).unwrap()
+    Loaded { summary: serde_json::from_slice(&output.stdout).unwrap(), cpu_s: ended_children_cpu_s() - before }
+}
+
+/// CPU seconds of all children that have ended. Those that run on, such as Kafka, are not in it.
+fn ended_children_cpu_s() -> f64 {
+    let usage = getrusage(UsageWho::RUSAGE_CHILDREN).unwrap();
+    (usage.user_time().num_microseconds() + usage.system_time().num_microseconds()) as f64 / 1e6
 }
 
 pub fn wait_delivered(gateway: &Gateway, count: u64) {

@@ -70,15 +70,21 @@ impl Access {
     /// What the gateway or the file says.
     pub fn ask(&mut self, question: &Question) -> Result<Value, Failure> {
         let answer = match self {
-            Access::Stopped { store, .. } => answer_from_store(store, question),
-            Access::Running(stream) => over_socket(stream, question).map_err(|e| format!("ask the gateway: {e}")),
+            Access::Stopped { store, .. } => {
+                return answer_from_store(store, question).map_err(|r| refused(r.unknown, r.message));
+            }
+            Access::Running(stream) => over_socket(stream, question)
+                .map_err(|e| Failure::new(exit::UNAVAILABLE, format!("ask the gateway: {e}")))?,
         };
-        let answer = answer.map_err(|e| Failure::new(exit::UNAVAILABLE, e))?;
         match answer.get("error").and_then(Value::as_str) {
-            Some(error) => Err(Failure::new(exit::UNAVAILABLE, error)),
+            Some(error) => Err(refused(answer["unknown"] == true, error)),
             None => Ok(answer),
         }
     }
+}
+
+fn refused(unknown: bool, message: impl Into<String>) -> Failure {
+    Failure::new(if unknown { exit::DATAERR } else { exit::UNAVAILABLE }, message)
 }
 
 fn over_socket(stream: &mut BufReader<UnixStream>, question: &Question) -> std::io::Result<Value> {

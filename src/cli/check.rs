@@ -1,5 +1,7 @@
 //! `forebay check`: everything that is wrong with the configuration, or what it comes to.
 
+mod listeners;
+
 use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::path::Path;
@@ -23,7 +25,7 @@ pub struct CheckArgs {
 
 /// Problems go to stderr, the summary to stdout; with `--json` everything goes to stdout.
 pub fn run(path: &Path, args: &CheckArgs) -> u8 {
-    let outcome = config::load(path).and_then(with_producers).map(with_rights);
+    let outcome = config::load(path).and_then(with_producers).and_then(listeners::with_files).map(with_rights);
     let code = outcome.as_ref().map_or_else(|problems| code_of(problems.cause), |_| exit::OK);
     let printed = match (&outcome, args.json) {
         (outcome, true) => print(io::stdout(), &json(outcome)),
@@ -95,7 +97,12 @@ fn write_summary(out: &mut String, config: &Config) -> std::fmt::Result {
     let memory = &config.memory;
     writeln!(out, "gateway  {}, configuration {}", config.gateway.name, config.hash)?;
     let [max, intake, window, producer] = [memory.max, memory.intake, memory.window, memory.producer].map(show_size);
-    writeln!(out, "memory   {max}: intake {intake}, window {window}, producer {producer} (uses about 2.1 times)")?;
+    let part = |name: &str, bytes| if bytes > 0 { format!(", {name} {}", show_size(bytes)) } else { String::new() };
+    let (fan_out, ids) = (part("fan_out", memory.fan_out), part("message ids", memory.message_ids));
+    writeln!(
+        out,
+        "memory   {max}: intake {intake}, window {window}, producer {producer} (uses about 2.1 times){fan_out}{ids}"
+    )?;
     let spool = &config.spool;
     let delay = show_duration(spool.ack_delay);
     writeln!(out, "spool    {}, at most {}, ack_delay {delay}", spool.path.display(), show_size(spool.max_bytes))?;
@@ -105,6 +112,7 @@ fn write_summary(out: &mut String, config: &Config) -> std::fmt::Result {
     for source in &config.mqtt_sources {
         writeln!(out, "source   {}", source_line(source))?;
     }
+    listeners::write_lines(out, config)?;
     for source in &config.serial_sources {
         writeln!(out, "serial   {}", check_lines::line(source))?;
     }
@@ -213,6 +221,7 @@ struct JsonConfig<'c> {
     memory: JsonMemory,
     lanes: Vec<JsonLane<'c>>,
     sources: Vec<JsonSource<'c>>,
+    listeners: Vec<listeners::JsonListener<'c>>,
     serial: Vec<check_lines::JsonLine<'c>>,
     routes: Vec<JsonRoute<'c>>,
     kafka: Vec<&'c str>,
@@ -224,6 +233,8 @@ struct JsonMemory {
     intake: u64,
     window: u64,
     producer: u64,
+    fan_out: u64,
+    message_ids: u64,
 }
 
 #[derive(Serialize)]
@@ -290,9 +301,17 @@ fn json_config(config: &Config) -> JsonConfig<'_> {
     JsonConfig {
         gateway: &config.gateway.name,
         hash: &config.hash,
-        memory: JsonMemory { max: memory.max, intake: memory.intake, window: memory.window, producer: memory.producer },
+        memory: JsonMemory {
+            max: memory.max,
+            intake: memory.intake,
+            window: memory.window,
+            producer: memory.producer,
+            fan_out: memory.fan_out,
+            message_ids: memory.message_ids,
+        },
         lanes: config.lanes.iter().map(|lane| json_lane(lane, config)).collect(),
         sources: config.mqtt_sources.iter().map(json_source).collect(),
+        listeners: config.listeners.iter().map(listeners::json).collect(),
         serial: check_lines::json(config),
         routes: config.routes.iter().map(|route| json_route(route, config)).collect(),
         kafka: config.kafka.iter().map(|cluster| cluster.name.as_str()).collect(),

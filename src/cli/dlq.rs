@@ -33,7 +33,7 @@ pub struct Chosen {
 }
 
 /// Letters moved by one question.
-const BATCH: usize = 200;
+const BATCH: usize = 50;
 
 pub fn run(config: &Path, command: &DlqCommand) -> u8 {
     match answer(config, command) {
@@ -93,5 +93,10 @@ fn move_all(
         moved += access.ask(&question(batch.to_vec()))?[word].as_u64().unwrap_or_default();
     }
     print_line(&format!("{word} {moved} of {}", ids.len()));
+    // With --all one may have gone its way meanwhile.
+    if !chosen.all && moved < ids.len() as u64 {
+        let missing = ids.len() as u64 - moved;
+        return Err(Failure::new(exit::DATAERR, format!("find {missing} of these numbers; `dlq list` shows them")));
+    }
     Ok(())
 }

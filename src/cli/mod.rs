@@ -11,6 +11,7 @@ mod dlq;
 pub mod exit;
 mod kafka;
 mod log;
+mod passwd;
 mod replay;
 mod run;
 mod serial;
@@ -52,6 +53,8 @@ enum Command {
     /// The dead letters: records that Kafka will never take, or that no route could place.
     #[command(subcommand)]
     Dlq(dlq::DlqCommand),
+    /// Set, delete or list the users of a listener.
+    Passwd(passwd::PasswdArgs),
     /// Serial ports: which there are, and what comes over them.
     #[command(subcommand)]
     Serial(serial::SerialCommand),
@@ -59,7 +62,7 @@ enum Command {
     Topics(topics::TopicsArgs),
     /// Show the whole path on this machine, with an outage of Kafka. Needs nothing installed.
     Demo(demo::DemoArgs),
-    /// Play edge devices against a broker or Kafka, or load one.
+    /// Play edge devices against the gateway, a broker or Kafka, or load one.
     Simulate(Box<simulate::SimulateArgs>),
 }
 
@@ -78,6 +81,7 @@ fn run(cli: Cli) -> ExitCode {
         Command::Status(args) => status::run(&cli.config, &args),
         Command::Spool(command) => spool::run(&cli.config, &command),
         Command::Dlq(command) => dlq::run(&cli.config, &command),
+        Command::Passwd(args) => passwd::run(&args),
         Command::Serial(command) => serial::run(&cli.config, &command),
         Command::Topics(args) => topics_of(&cli.config, &args),
         Command::Demo(args) => demo::run(&args),

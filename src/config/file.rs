@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use super::fields::{List, Named, Opt, Pairs, Section};
+use super::listener::file::ListenerTable;
 use super::model::{Compression, Delivery, LogFormat, MqttVersion, Order, Secret, When, WhenFull};
 use super::problem::Findings;
 use super::reader::{At, Field, Key, Node, Reader, Table, table};
@@ -47,6 +48,7 @@ table! {
         intake: Opt<ByteSize>,
         window: Opt<ByteSize>,
         producer: Opt<ByteSize>,
+        fan_out: Opt<ByteSize>,
     }
 }
 
@@ -58,6 +60,8 @@ table! {
         reserve_bytes: Opt<ByteSize>,
         ballast_bytes: Opt<ByteSize>,
         wear_budget_per_day: Opt<ByteSize>,
+        message_id_window: Opt<i64>,
+        message_id_max_age: Opt<Duration>,
     }
 }
 
@@ -134,6 +138,7 @@ table! {
 table! {
     pub struct SourceTable {
         mqtt: List<MqttTable>,
+        listener: List<ListenerTable>,
         serial: List<SerialTable>,
     }
 }

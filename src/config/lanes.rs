@@ -8,10 +8,11 @@ use std::time::Duration;
 use super::clusters::Clusters;
 use super::fields::Opt;
 use super::file::LaneTable;
-use super::model::{Budget, Delivery, Grace, Lane, MqttSource, Order, Spool, When, WhenFull};
+use super::model::{Budget, Delivery, Grace, Lane, Order, Spool, When, WhenFull};
 use super::problem::{nearest, one_of};
 use super::reader::At;
 use super::resolve::{DAY, Resolver};
+use super::sources::Sources;
 use super::units::{self, show_duration, show_size};
 
 pub const DEFAULT: &str = "default";
@@ -29,9 +30,9 @@ pub struct InFlight {
 }
 
 impl InFlight {
-    pub fn of(memory: &Budget, clusters: usize, sources: &[MqttSource]) -> Self {
-        let records = sources.iter().map(|source| u64::from(source.receive_maximum)).max();
-        InFlight { bytes: memory.producer / clusters.max(1) as u64, records: records.unwrap_or(0) }
+    pub fn of(memory: &Budget, clusters: usize, sources: &Sources<'_>) -> Self {
+        let records = u64::from(sources.receive_maximum());
+        InFlight { bytes: memory.producer / clusters.max(1) as u64, records }
     }
 }
 
@@ -191,6 +192,7 @@ impl Maker<'_> {
             keep: table.keep.value().copied().filter(|keep| !keep.is_zero()),
             ..fallback
         };
+        self.check_when_full(&lane, r);
         self.warn(&lane, r);
         lane
     }
@@ -218,6 +220,16 @@ impl Maker<'_> {
             (Some(at), None) => (at.value, "configured".to_owned()),
             (_, Some(reason)) => (When::Always, reason),
             (None, None) => (When::Offline, "default".to_owned()),
+        }
+    }
+
+    /// What the events lane would drop first is the news of what others have just dropped.
+    fn check_when_full(&self, lane: &Lane, r: &mut Resolver<'_>) {
+        if let Some(at) = self.table.when_full.get().filter(|at| at.value == WhenFull::DropNewest)
+            && lane.name == EVENTS
+        {
+            let message = "the events lane cannot be \"drop-newest\"";
+            r.found.error(at.place, message).help("its records account for losses: remove `when_full`");
         }
     }
 

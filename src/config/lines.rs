@@ -6,10 +6,10 @@ use super::fields::Opt;
 use super::lanes::Lanes;
 use super::model::{Budget, Delivery, UnmatchedSpec, When};
 use super::problem::Place;
-use super::reader::At;
 use super::resolve::{KIB, MIB, Resolver};
 use super::routes::Routes;
 use super::scalars::ByteSize;
+use super::sources::Sources;
 use super::units::show_size;
 use crate::route::filter::Filter;
 
@@ -63,16 +63,19 @@ pub fn topic(key: &Opt<String>, source: &str, later: &[&str], r: &mut Resolver<'
     topic
 }
 
-/// Every name of a source is there once, and their parts of the intake memory fit. Returns what is left for the others.
-pub fn check(feeds: &[LineFeed], mqtt: &[At<super::file::MqttTable>], memory: &Budget, r: &mut Resolver<'_>) -> Budget {
+/// Routes, metrics and events name a source whatever its kind.
+pub fn check_twins(feeds: &[LineFeed], sources: &Sources<'_>, r: &mut Resolver<'_>) {
     for (index, feed) in feeds.iter().enumerate() {
         let twin = feeds[..index].iter().find(|other| other.name == feed.name).map(|other| other.place);
-        let named = |at: &&At<super::file::MqttTable>| at.value.name.value() == Some(&feed.name);
-        if let Some(first) = twin.or(mqtt.iter().find(named).map(|at| at.place)) {
+        if let Some(first) = twin.or_else(|| sources.place_of(&feed.name)) {
             let finding = r.found.error(feed.place, format!("the source {:?} is defined twice", feed.name));
             finding.note("it is already defined at", first).help("give it another name");
         }
     }
+}
+
+/// Checks that the lines' parts of the intake memory fit. Returns what is left for brokers and listeners.
+pub fn take_share(feeds: &[LineFeed], memory: &Budget, r: &mut Resolver<'_>) -> Budget {
     let sum: u64 = feeds.iter().map(|feed| feed.bytes).sum();
     if let Some(last) = feeds.last().filter(|_| sum > memory.intake) {
         let message = format!(

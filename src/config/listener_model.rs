@@ -13,12 +13,14 @@ pub struct Listener {
     pub tls: Option<ServerTls>,
     /// Argon2 hashes, a line `user:$argon2id$…` for each; written by `forebay passwd`.
     pub password_file: Option<PathBuf>,
-    /// The first rule that fits decides; what no rule allows is denied.
+    /// A client may do what the rules that fit it allow, all together; what no rule allows is denied. Empty: everything,
+    /// for endpoints where everybody is let in.
     pub acl: Vec<AclRule>,
     pub message_id: Option<MessageIdFrom>,
     /// This source's share of `Budget::intake`: all readings that are not acknowledged yet.
     pub unacked_bytes_max: u64,
-    /// Bytes of all messages that wait for local subscribers, over all sessions.
+    /// Bytes of all messages that wait for local subscribers, over all sessions. Together with `retained_bytes` this
+    /// listener's share of `Budget::fan_out`.
     pub fan_out_bytes_max: u64,
     pub limits: ListenerLimits,
 }

@@ -13,10 +13,12 @@ pub mod identity;
 mod lanes;
 mod last_good;
 mod lines;
+mod listener;
 mod listener_model;
 mod model;
 mod problem;
 mod properties;
+mod rank;
 mod reader;
 mod resolve;
 mod routes;
@@ -38,10 +40,12 @@ use std::path::{Path, PathBuf};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+pub use lanes::DEFAULT as DEFAULT_LANE;
 pub use last_good::{LastGoodError, load_last_good, save_last_good};
 pub use listener_model::*;
 pub use model::*;
 pub use problem::{Cause, Problem, Problems, Severity, Spot};
+pub use rank::{Rank, parts};
 pub use serial_model::*;
 pub use surroundings::Surroundings;
 
@@ -79,6 +83,15 @@ pub fn load(path: &Path) -> Result<Loaded, Problems> {
 /// As [`load`].
 pub fn parse_str(name: &str, text: &str) -> Result<Loaded, Problems> {
     resolve_texts(Texts(vec![SourceText { path: PathBuf::from(name), text: text.to_owned() }]))
+}
+
+/// The same in surroundings of the caller's.
+///
+/// # Errors
+/// As [`load`].
+pub fn parse_str_in(name: &str, text: &str, surroundings: &dyn Surroundings) -> Result<Loaded, Problems> {
+    let texts = Texts(vec![SourceText { path: PathBuf::from(name), text: text.to_owned() }]);
+    read_and_resolve(texts, Findings::default(), Cause::Content, surroundings)
 }
 
 fn resolve_texts(texts: Texts) -> Result<Loaded, Problems> {

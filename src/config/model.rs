@@ -80,6 +80,10 @@ pub struct Budget {
     pub window: u64,
     /// Records handed to the producers (`queue.buffering.max.kbytes`; real use is about twice this), over all clusters.
     pub producer: u64,
+    /// What the listeners hold for local subscribers: queues and retained messages. 0 without a listener.
+    pub fan_out: u64,
+    /// The known message ids of a full window. 0 where no listener looks for ids.
+    pub message_ids: u64,
 }
 
 #[derive(Debug, Clone)]
@@ -96,6 +100,32 @@ pub struct Spool {
     pub ballast_bytes: u64,
     /// Device bytes a day before a wear warning. `None`: no warning.
     pub wear_budget_per_day: Option<u64>,
+    /// How long a device's own message id is remembered.
+    pub message_ids: MessageIds,
+}
+
+/// The window within which a message with the same id is the same message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MessageIds {
+    /// Ids remembered at most. Default 200,000: some 8 MiB of memory, taken only when devices give ids.
+    pub window: usize,
+    /// An older id is forgotten. Default 24 hours.
+    pub max_age: Duration,
+}
+
+impl Default for MessageIds {
+    fn default() -> Self {
+        MessageIds { window: 200_000, max_age: Duration::from_secs(86_400) }
+    }
+}
+
+impl MessageIds {
+    /// What a full window takes of the memory, in bytes: 24 for each id and 4 for its place in a table that is filled to
+    /// four fifths, both grown by doubling.
+    pub fn bytes_max(&self) -> u64 {
+        let ids = self.window as u64 + 1;
+        ids.next_power_of_two() * 24 + (ids * 5).div_ceil(4).next_power_of_two().max(1024) * 4
+    }
 }
 
 /// What the file may have above `spool.max_bytes`, so that settling always finds a page.

@@ -15,7 +15,7 @@ use super::file::{ConfigFile, DeadLettersTable, EventsTable, GatewayTable, HttpT
 use super::identity::sha256_hex;
 use super::lanes;
 use super::lines;
-use super::model::{Config, DeadLetters, Events, Gateway, Http, Log, LogFormat, Secret, Spool};
+use super::model::{Config, DeadLetters, Events, Gateway, Http, Log, LogFormat, MessageIds, Secret, Spool};
 use super::problem::{Findings, Place, Texts};
 use super::properties;
 use super::reader::At;
@@ -142,17 +142,17 @@ impl Resolver<'_> {
 /// Resolves the merged file. The configuration is valid only where the findings hold no error.
 pub fn resolve(mut file: ConfigFile, mut r: Resolver<'_>) -> (Config, Findings) {
     let gateway = gateway(&file.gateway.take(), &mut r);
-    let memory = budget::resolve(&file.memory.take(), &mut r);
-    let spool = spool(&file.spool.take(), &gateway, &mut r);
-    let clusters = clusters::resolve(file.kafka.0, &gateway, &mut r);
     let source = file.source.take();
-    let (mqtt, serial) = (source.mqtt.0, source.serial.0);
-    let serial_sources = serial::resolve(&serial, &mut r);
-    let feeds = serial::feeds(&serial_sources, &serial);
-    let rest = lines::check(&feeds, &mqtt, &memory, &mut r);
+    let spool = spool(&file.spool.take(), &gateway, &mut r);
+    let memory = budget::resolve(&file.memory.take(), &source.listener.0, &spool, &mut r);
+    let clusters = clusters::resolve(file.kafka.0, &gateway, &mut r);
+    let serial_sources = serial::resolve(&source.serial.0, &mut r);
+    let feeds = serial::feeds(&serial_sources, &source.serial.0);
+    let rest = lines::take_share(&feeds, &memory, &mut r);
     let names = feeds.iter().map(|feed| feed.name.clone()).collect();
-    let mut sources = sources::resolve(&mqtt, &gateway, &rest, &spool, names, &mut r);
-    let window = lanes::InFlight::of(&memory, clusters.list.len(), &sources.list);
+    let mut sources = sources::resolve(&source, &gateway, &rest, &spool, names, &mut r);
+    lines::check_twins(&feeds, &sources, &mut r);
+    let window = lanes::InFlight::of(&memory, clusters.list.len(), &sources);
     let mut lanes = lanes::resolve(&file.lane.0, &clusters, &spool, &window, &mut r);
     let policy = topics::policy(&file.topic_policy.take(), &mut r);
     let topics = topics::resolve(&file.topic.0, &clusters, &mut r);
@@ -172,7 +172,7 @@ pub fn resolve(mut file: ConfigFile, mut r: Resolver<'_>) -> (Config, Findings) 
         topics: topics.list,
         topic_policy: policy,
         mqtt_sources: sources.list,
-        listeners: Vec::new(),
+        listeners: sources.listeners,
         serial_sources,
         routes: routes.list,
         unmatched: routes.unmatched,
@@ -226,6 +226,16 @@ fn spool(table: &SpoolTable, gateway: &Gateway, r: &mut Resolver<'_>) -> Spool {
         reserve_bytes: r.size(&table.reserve_bytes, "reserve_bytes", 0..=1 << 40, 64 * MIB),
         ballast_bytes: r.size(&table.ballast_bytes, "ballast_bytes", 64 * KIB..=1 << 30, 4 * MIB),
         wear_budget_per_day: table.wear_budget_per_day.value().map(|size| size.0),
+        message_ids: message_ids(table, r),
+    }
+}
+
+fn message_ids(table: &SpoolTable, r: &mut Resolver<'_>) -> MessageIds {
+    let MessageIds { window, max_age } = MessageIds::default();
+    let ages = Duration::from_secs(60)..=30 * DAY;
+    MessageIds {
+        window: r.number(&table.message_id_window, "message_id_window", 1_000..=5_000_000, window as i64) as usize,
+        max_age: r.duration(&table.message_id_max_age, "message_id_max_age", ages, max_age),
     }
 }
 

@@ -1,13 +1,15 @@
-//! `[[source.mqtt]]`: the brokers to read from. Pure.
+//! `[source]`: the brokers to read from, and what all kinds of sources have in common. Pure.
 
 use std::net::Ipv6Addr;
 use std::time::Duration;
 
 use super::clusters::tls;
 use super::fields::Opt;
-use super::file::{MqttTable, SubscriptionTable};
+use super::file::{MqttTable, SourceTable, SubscriptionTable};
+use super::listener::{self, file::ListenerTable};
+use super::listener_model::Listener;
 use super::model::{Budget, Gateway, MqttSource, MqttVersion, Spool, Subscription};
-use super::problem::{nearest, one_of};
+use super::problem::{Place, nearest, one_of};
 use super::reader::At;
 use super::resolve::{DAY, KIB, MIB, Resolver};
 use super::routes::{self, Routes};
@@ -25,39 +27,63 @@ const SLOW_RATE: f64 = 100.0;
 pub struct Sources<'t> {
     pub list: Vec<MqttSource>,
     pub tables: &'t [At<MqttTable>],
-    /// The names of sources that are no brokers.
+    pub listeners: Vec<Listener>,
+    pub listener_tables: &'t [At<ListenerTable>],
+    /// The names of the lines: sources that are neither brokers nor listeners.
     pub others: Vec<String>,
 }
 
+/// What one source takes of the memory, whatever its kind.
+pub struct Share {
+    pub unacked_bytes_max: u64,
+    pub packet_size_max: u32,
+    pub unacked_place: Option<Place>,
+    pub packet_place: Option<Place>,
+    pub place: Place,
+}
+
 pub fn resolve<'t>(
-    tables: &'t [At<MqttTable>],
+    file: &'t SourceTable,
     gateway: &Gateway,
     memory: &Budget,
     spool: &Spool,
     others: Vec<String>,
     r: &mut Resolver<'_>,
 ) -> Sources<'t> {
-    if tables.is_empty() && others.is_empty() {
+    let (tables, listener_tables) = (&file.mqtt.0[..], &file.listener.0[..]);
+    if tables.is_empty() && listener_tables.is_empty() && others.is_empty() {
         let help = "add [[source.mqtt]] with host = \"...\", or [[source.serial]] with port = \"...\"";
         r.found.error(None, "no source is configured: there is nothing to collect").help(help);
     }
-    let names: Vec<String> = tables.iter().map(|at| name(at, tables.len(), r)).collect();
-    check_twins(tables, &names, r);
-    let share = share(tables, memory);
-    let made = tables.iter().zip(names).map(|(at, name)| {
-        let source = source(at, name, gateway, share, r);
-        warn_of_slow(&source, at, spool, r);
+    let mut names: Vec<String> =
+        tables.iter().map(|at| name(&at.value.name, at.place, (tables.len(), NAME), r)).collect();
+    names.extend(
+        listener_tables.iter().map(|at| name(&at.value.name, at.place, (listener_tables.len(), listener::NAME), r)),
+    );
+    check_twin_names(file, &names, r);
+    check_twin_ids(tables, r);
+    let intake_share = share(file, memory);
+    let fan_out_share = listener::fan_out_share(listener_tables, memory);
+    let maker = listener::Maker { gateway, memory, spool, intake_share, fan_out_share };
+    let mut names = names.into_iter();
+    let made = tables.iter().zip(names.by_ref()).map(|(at, name)| {
+        let source = source(at, name, gateway, intake_share, r);
+        warn_of_slow(source.receive_maximum, at.value.receive_maximum.place().unwrap_or(at.place), spool, r);
         source
     });
-    Sources { list: made.collect(), tables, others }
+    let list = made.collect();
+    let listeners: Vec<Listener> =
+        listener_tables.iter().zip(names).map(|(at, name)| maker.listener(at, name, r)).collect();
+    listener::check_addresses(listener_tables, &listeners, r);
+    Sources { list, tables, listeners, listener_tables, others }
 }
 
-fn name(at: &At<MqttTable>, count: usize, r: &mut Resolver<'_>) -> String {
-    if count == 1 && matches!(at.value.name, Opt::Absent) {
-        return NAME.to_owned();
+fn name(key: &Opt<String>, place: Place, (count, default): (usize, &str), r: &mut Resolver<'_>) -> String {
+    if count == 1 && matches!(key, Opt::Absent) {
+        return default.to_owned();
     }
     let help = "several sources are told apart by their names, which become part of the client ids";
-    let Some(name) = r.required(&at.value.name, "name", at.place, help) else { return String::new() };
+    let Some(name) = r.required(key, "name", place, help) else { return String::new() };
     let legal = |c: char| c.is_ascii_alphanumeric() || "_-".contains(c);
     if name.value.is_empty() || name.value.len() > 64 || !name.value.chars().all(legal) {
         let message = format!("a source cannot be called {:?}", name.value);
@@ -66,17 +92,28 @@ fn name(at: &At<MqttTable>, count: usize, r: &mut Resolver<'_>) -> String {
     name.value.clone()
 }
 
+/// Routes, metrics and events name a source whatever its kind.
+fn check_twin_names(file: &SourceTable, names: &[String], r: &mut Resolver<'_>) {
+    let mqtt = file.mqtt.0.iter().map(|at| (at.value.name.place(), at.place));
+    let listeners = file.listener.0.iter().map(|at| (at.value.name.place(), at.place));
+    let places: Vec<(Option<Place>, Place)> = mqtt.chain(listeners).collect();
+    for (index, (key, _)) in places.iter().enumerate() {
+        let Some(twin) = names[..index].iter().position(|name| *name == names[index]) else { continue };
+        let (place, first) = match (*key, places[twin]) {
+            (Some(place), (first, table)) => (place, first.unwrap_or(table)),
+            // The later one has the name that is its default.
+            (None, (Some(first), _)) => (first, places[index].1),
+            (None, (None, _)) => continue,
+        };
+        let finding = r.found.error(place, format!("the source {:?} is defined twice", names[index]));
+        finding.note("it is already defined at", first).help("give it another name");
+    }
+}
+
 /// Two sessions of one client id at one broker would throw each other out for ever.
-fn check_twins(tables: &[At<MqttTable>], names: &[String], r: &mut Resolver<'_>) {
+fn check_twin_ids(tables: &[At<MqttTable>], r: &mut Resolver<'_>) {
     for (index, at) in tables.iter().enumerate() {
         let earlier = || tables[..index].iter();
-        if let (Some(place), Some(twin)) =
-            (at.value.name.place(), names[..index].iter().position(|name| *name == names[index]))
-        {
-            let first = tables[twin].value.name.place().unwrap_or(tables[twin].place);
-            let finding = r.found.error(place, format!("the source {:?} is defined twice", names[index]));
-            finding.note("it is already defined at", first).help("give it another name");
-        }
         let Some(id) = at.value.client_id.get() else { continue };
         let same = |other: &&At<MqttTable>| {
             other.value.client_id.value() == Some(&id.value) && other.value.host.value() == at.value.host.value()
@@ -90,10 +127,14 @@ fn check_twins(tables: &[At<MqttTable>], names: &[String], r: &mut Resolver<'_>)
 }
 
 /// What each source without `unacked_bytes_max` gets of the intake memory.
-fn share(tables: &[At<MqttTable>], memory: &Budget) -> u64 {
-    let given: u64 = tables.iter().filter_map(|at| at.value.unacked_bytes_max.value()).map(|size| size.0).sum();
-    let others = tables.iter().filter(|at| at.value.unacked_bytes_max.value().is_none()).count() as u64;
-    memory.intake.saturating_sub(given) / others.max(1)
+fn share(file: &SourceTable, memory: &Budget) -> u64 {
+    let mqtt = file.mqtt.0.iter().map(|at| at.value.unacked_bytes_max.value());
+    let all: Vec<Option<u64>> = mqtt
+        .chain(file.listener.0.iter().map(|at| at.value.unacked_bytes_max.value()))
+        .map(|size| size.map(|size| size.0))
+        .collect();
+    let others = all.iter().filter(|size| size.is_none()).count() as u64;
+    memory.intake.saturating_sub(all.iter().flatten().copied().fold(0, u64::saturating_add)) / others.max(1)
 }
 
 fn source(at: &At<MqttTable>, name: String, gateway: &Gateway, share: u64, r: &mut Resolver<'_>) -> MqttSource {
@@ -239,19 +280,54 @@ fn check_filter(filter: &At<String>, r: &mut Resolver<'_>) {
     }
 }
 
-fn warn_of_slow(source: &MqttSource, at: &At<MqttTable>, spool: &Spool, r: &mut Resolver<'_>) {
-    let rate = f64::from(source.receive_maximum) / spool.ack_delay.as_secs_f64();
+/// Warns where one device or broker cannot be fast because it waits for commits.
+pub fn warn_of_slow(receive_maximum: u16, place: Place, spool: &Spool, r: &mut Resolver<'_>) {
+    let rate = f64::from(receive_maximum) / spool.ack_delay.as_secs_f64();
     if rate < SLOW_RATE {
-        let place = at.value.receive_maximum.place().unwrap_or(at.place);
         let message = format!("at most {rate:.0} readings a second: `receive_maximum` / `ack_delay` is under 100/s");
         r.found.warning(place, message).help("raise `receive_maximum`, or lower [spool] ack_delay");
     }
 }
 
 impl Sources<'_> {
+    /// All sources' parts of the memory, in the order of the file within each kind.
+    pub fn shares(&self) -> impl Iterator<Item = Share> {
+        let mqtt = self.list.iter().zip(self.tables).map(|(source, at)| Share {
+            unacked_bytes_max: source.unacked_bytes_max,
+            packet_size_max: source.packet_size_max,
+            unacked_place: at.value.unacked_bytes_max.place(),
+            packet_place: at.value.packet_size_max.place(),
+            place: at.place,
+        });
+        let listeners = self.listeners.iter().zip(self.listener_tables).map(|(listener, at)| Share {
+            unacked_bytes_max: listener.unacked_bytes_max,
+            packet_size_max: listener.limits.packet_size_max,
+            unacked_place: at.value.unacked_bytes_max.place(),
+            packet_place: at.value.limits.0.as_ref().and_then(|limits| limits.value.packet_size_max.place()),
+            place: at.place,
+        });
+        mqtt.chain(listeners)
+    }
+
+    /// The largest window of any client.
+    pub fn receive_maximum(&self) -> u16 {
+        let listeners = self.listeners.iter().map(|listener| listener.limits.receive_maximum);
+        self.list.iter().map(|source| source.receive_maximum).chain(listeners).max().unwrap_or(0)
+    }
+
+    /// Where the broker or listener of this name is defined.
+    pub fn place_of(&self, name: &str) -> Option<Place> {
+        let mqtt = self.list.iter().zip(self.tables).map(|(source, at)| (&source.name, at.place));
+        let listeners =
+            self.listeners.iter().zip(self.listener_tables).map(|(listener, at)| (&listener.name, at.place));
+        mqtt.chain(listeners).find(|(known, _)| !known.is_empty() && *known == name).map(|(_, place)| place)
+    }
+
     /// The names that a route's `source` may use.
     pub fn check_name(&self, name: &At<String>, r: &mut Resolver<'_>) {
-        let known = self.list.iter().map(|source| source.name.as_str()).chain(self.others.iter().map(String::as_str));
+        let listeners = self.listeners.iter().map(|listener| listener.name.as_str());
+        let others = self.others.iter().map(String::as_str);
+        let known = self.list.iter().map(|source| source.name.as_str()).chain(listeners).chain(others);
         if known.clone().any(|source| source == name.value) {
             return;
         }

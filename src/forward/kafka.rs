@@ -19,7 +19,7 @@ use super::client::kafka::{IN_FLIGHT_MAX, in_words, producer_config, token, toke
 use super::errors::{Class, classify};
 use super::times::{Stamp, Times};
 use super::{ProducerNote, Report};
-use crate::config::Kafka;
+use crate::config::{Kafka, Rank};
 use crate::record::{Body, RecordView};
 use crate::spool::lane::{Outcome, Sent};
 use crate::spool::window::Key;
@@ -117,6 +117,8 @@ pub struct Outgoing<'a> {
     pub lane: usize,
     /// The lane's permanent number.
     pub number: u32,
+    /// Its rank among the cluster's lanes: the producer keeps room back for those that go first.
+    pub rank: Rank,
     pub key: Key,
     pub run: u64,
     pub body: &'a Body,
@@ -261,7 +263,8 @@ impl Cluster {
         if self.ending.is_some() {
             return Sent::Full;
         }
-        if self.slots.len() - self.free.len() >= IN_FLIGHT_MAX || self.in_flight_bytes >= self.bytes_max {
+        let records_max = out.rank.share(IN_FLIGHT_MAX as u64);
+        if self.in_flight() as u64 >= records_max || self.in_flight_bytes >= out.rank.share(self.bytes_max) {
             return Sent::Full;
         }
         let Ok(record) = out.body.view() else {

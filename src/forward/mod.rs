@@ -4,6 +4,8 @@ pub mod client;
 pub mod errors;
 pub mod kafka;
 pub mod replay;
+#[cfg(test)]
+mod tests;
 pub mod times;
 
 use crate::spool::lane::Outcome;

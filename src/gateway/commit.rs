@@ -37,7 +37,7 @@ impl Hub {
 
     /// Whether it is time to find out if a full disk takes readings again: first what frees space, then a try.
     fn tries_insert(&mut self) -> bool {
-        let tries = self.state.try_insert || !self.lanes.iter().any(Lane::has_tidying);
+        let tries = self.state.try_insert || !(self.lanes.iter().any(Lane::has_tidying) || self.keeping.has_deletes());
         self.state.try_insert = !tries;
         tries
     }
@@ -49,22 +49,24 @@ impl Hub {
 
     pub(super) fn insert_due_at(&self) -> Option<u64> {
         let delay = self.config.spool.ack_delay.as_micros() as u64;
-        let lanes = self.lanes.iter().map(Lane::waiting);
-        lanes
-            .filter_map(|w| {
-                let now = w.records >= COMMIT_RECORDS || w.bytes >= COMMIT_BYTES || self.state.urgent;
-                w.since_us.map(|since| if now { 0 } else { since + delay })
-            })
-            .min()
+        let lanes = self.lanes.iter().map(Lane::waiting).filter_map(|w| {
+            let many = w.records >= COMMIT_RECORDS || w.bytes >= COMMIT_BYTES;
+            w.since_us.map(|since| (many, since))
+        });
+        let kept = self.keeping.due().map(|(count, since)| (count >= COMMIT_RECORDS, since));
+        let due = |(many, since)| if many || self.state.urgent { 0 } else { since + delay };
+        lanes.chain(kept).map(due).min()
     }
 
     pub(super) fn wants_tidying(&self) -> bool {
         // A full lane tries again: what was settled or evicted since may have made room.
         let lanes = self.lanes.iter().any(|l| l.has_tidying() || l.stats.full);
         lanes
+            || self.keeping.is_full()
             || self.expiry_due()
             || self.lanes.iter().any(Lane::is_purging)
             || self.has_losses_to_tell()
+            || !self.state.revived.is_empty()
             || self.state.disk_full
     }
 
@@ -97,6 +99,7 @@ impl Hub {
         self.plan_lane(self.events_lane, &mut commit, insert, &mut chunk_lanes);
         self.mark_told(&mut commit);
         self.revive(&mut commit);
+        self.plan_kept(&mut commit, insert);
         if commit.is_empty() {
             if insert && self.state.room_bytes >= ROOM_AGAIN {
                 self.disk_is_full(false, "");
@@ -111,6 +114,7 @@ impl Hub {
             return;
         }
         self.state.committing = Some(chunk_lanes);
+        self.state.commit_asked_us = self.state.now_us;
     }
 
     fn plan_lane(&mut self, i: usize, commit: &mut Commit, insert: bool, chunk_lanes: &mut Vec<usize>) {
@@ -130,19 +134,9 @@ impl Hub {
         commit.told.extend_from_slice(&self.state.told);
     }
 
-    /// Requeued dead letters leave their table in the commit that holds them again, never before.
-    fn revive(&mut self, commit: &mut Commit) {
-        let safe =
-            self.state.revived.iter().filter(|(lane, sequence, _)| !self.lanes[*lane].in_memory_alone(*sequence));
-        self.state.reviving = safe.map(|(_, _, id)| *id).collect();
-        commit.revived.extend_from_slice(&self.state.reviving);
-    }
-
-    /// Stored bytes the spool can still take for this lane: 5 % are kept for the highest.
+    /// Stored bytes the spool can still take for this lane: some are kept for those that go before it.
     fn room(&self, lane: usize) -> u64 {
-        let max = self.config.spool.max_bytes;
-        let share = if Some(&lane) == self.order.first() || lane == self.events_lane { max } else { max - max / 20 };
-        share.saturating_sub(self.state.spool.used_bytes)
+        self.ranks[lane].share(self.config.spool.max_bytes).saturating_sub(self.state.spool.used_bytes)
     }
 
     fn count_payload(&mut self, commit: &Commit) {
@@ -152,23 +146,28 @@ impl Hub {
 
     pub(super) fn committed(&mut self, done: &Committed) {
         let chunk_lanes = self.state.committing.take().unwrap_or_default();
+        let wrote_us = self.state.now_us.saturating_sub(self.state.commit_asked_us);
         let mut stored: BTreeMap<usize, u64> = BTreeMap::new();
         for (lane, bytes) in chunk_lanes.iter().zip(&done.chunk_bytes) {
             stored.insert(*lane, *bytes);
+            self.lanes[*lane].stats.write_us.record(wrote_us);
             self.state.spool.chunk_bytes += bytes;
         }
         faults::point("5-before-puback");
         for i in 0..self.lanes.len() {
             self.lanes[i].committed(stored.get(&i).copied(), self.state.now_us);
         }
+        let kept = self.kept_committed();
+        self.state.spool.kept = done.kept.unwrap_or(self.state.spool.kept);
         self.evicted(done);
         self.state.spool.commits += 1;
         let (told, reviving) = (std::mem::take(&mut self.state.told), std::mem::take(&mut self.state.reviving));
         self.state.telling.retain(|(_, id)| !told.contains(id));
         self.state.revived.retain(|(_, _, id)| !reviving.contains(id));
+        self.answer_requeues();
         self.state.copied.clear();
         self.note_losses(&done.losses);
-        if self.state.disk_full && !done.chunk_bytes.is_empty() {
+        if self.state.disk_full && (kept || !done.chunk_bytes.is_empty()) {
             self.disk_is_full(false, "");
         }
     }
@@ -209,6 +208,7 @@ impl Hub {
     fn undo_commit(&mut self) {
         self.state.committing = None;
         self.lanes.iter_mut().for_each(Lane::commit_failed);
+        self.kept_failed();
         self.state.told.clear();
         self.state.reviving.clear();
     }

@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use super::events::EventWriter;
 use super::inbox::{Ask, Inbox, Mail, RawReport};
+use super::keeping::{Ids, Keeping};
 use crate::clock;
-use crate::config;
+use crate::config::{self, Rank};
 use crate::faults;
 use crate::forward::ProducerNote;
 use crate::forward::kafka::{Cluster, Outgoing};
@@ -28,17 +29,18 @@ const PRODUCER_RETRY_US: u64 = 5_000_000;
 /// Steps 7 and 8 for all lanes.
 pub(super) struct Producers {
     pub clusters: Vec<Cluster>,
-    /// Of each lane: its cluster and permanent number.
-    pub lanes: Vec<(usize, u32)>,
+    /// Of each lane: its cluster, its permanent number, and its rank among the cluster's lanes.
+    pub lanes: Vec<(usize, u32, Rank)>,
     pub times: Times,
     pub now_us: u64,
 }
 
 impl Sink for Producers {
     fn send(&mut self, lane: usize, key: Key, run: u64, body: &Body) -> Sent {
-        let (cluster, number) = self.lanes[lane];
+        let (cluster, number, rank) = self.lanes[lane];
         faults::point("6-batch-read");
-        let sent = self.clusters[cluster].send(Outgoing { lane, number, key, run, body }, &self.times, self.now_us);
+        let sent =
+            self.clusters[cluster].send(Outgoing { lane, number, rank, key, run, body }, &self.times, self.now_us);
         if sent == Sent::Queued {
             faults::point("7-produced");
         }
@@ -52,12 +54,16 @@ pub(super) struct Hub {
     pub lanes: Vec<Lane>,
     /// Lane indices, highest priority first.
     pub order: Vec<usize>,
+    /// Of each lane, among all: the spool keeps room back for those that go first.
+    pub ranks: Vec<Rank>,
     pub events_lane: usize,
     pub producers: Producers,
     pub owner: Owner,
     pub events: EventWriter,
     pub shown: Arc<Shown>,
     pub set_aside: Option<crate::spool::owner::SetAside>,
+    pub keeping: Keeping,
+    pub ids: Ids,
     pub state: State,
 }
 
@@ -77,8 +83,13 @@ pub(super) struct State {
     /// Requeued dead letters (lane, sequence, row), and the rows that the running commit deletes.
     pub revived: Vec<(usize, u64, i64)>,
     pub reviving: Vec<i64>,
+    /// Who waits for the commit of what is revived.
+    pub revival: Vec<super::requeue::Waiting>,
     /// Dead letters of the running or a failed commit whose copy is on its way to the dead-letter topic.
     pub copied: std::collections::HashSet<(u32, u64, u64)>,
+    /// When the running commit was asked for, and each lane's read (by its number), µs of this process.
+    pub commit_asked_us: u64,
+    pub reads: BTreeMap<u32, u64>,
     pub tidy_at_us: u64,
     pub expiry_at_us: u64,
     pub show_at_us: u64,
@@ -134,15 +145,32 @@ impl Hub {
         for note in mail.notes.drain(..) {
             self.noted(note);
         }
-        let wall_ms = clock::wall_ms();
-        for d in mail.deliveries.drain(..) {
-            faults::point("2-delivered");
-            self.lanes[d.lane].accept(d.body, d.fate, d.ack, self.state.now_us, wall_ms);
-        }
+        self.take_mail_in(mail);
         self.state.urgent |= std::mem::take(&mut mail.urgent);
+        self.lanes[self.events_lane].stats.dropped += std::mem::take(&mut mail.events_refused);
         for ask in mail.asks.drain(..) {
             self.asked(ask);
         }
+    }
+
+    /// Step 3.
+    /// Deliveries and what sources want kept, in the order in which they came.
+    fn take_mail_in(&mut self, mail: &mut Mail) {
+        let (now_us, wall_ms) = (self.state.now_us, clock::wall_ms());
+        let mut changes = mail.changes.drain(..).peekable();
+        let mut batches = mail.batches.drain(..).peekable();
+        for (i, delivery) in mail.deliveries.drain(..).enumerate() {
+            faults::point("2-delivered");
+            while let Some(kept) = changes.next_if(|kept| kept.behind <= i) {
+                self.keep(kept);
+            }
+            while batches.next_if(|(end, _)| *end <= i).is_some() {}
+            if let Some((_, handed_us)) = batches.peek() {
+                self.lanes[delivery.lane].stats.hand_us.record(now_us.saturating_sub(*handed_us));
+            }
+            self.take_in(delivery, wall_ms);
+        }
+        changes.for_each(|kept| self.keep(kept));
     }
 
     /// Everything that follows from the state, not from one event.
@@ -266,7 +294,11 @@ impl Hub {
             Reply::Lost(losses) => self.note_losses(&losses),
             Reply::CommitFailed(error) => self.commit_failed(&error),
             Reply::Read { lane, read } => {
+                let (now_us, asked_us) = (self.state.now_us, self.state.reads.remove(&lane));
                 if let Some(lane) = self.lane_by_number(lane) {
+                    if let Some(asked_us) = asked_us.filter(|_| !read.chunks.is_empty()) {
+                        lane.stats.read_us.record(now_us.saturating_sub(asked_us));
+                    }
                     read.discarded.iter().for_each(|(_, freed)| lane.discarded(*freed));
                     lane.read_done(read.chunks, read.more);
                 }
@@ -309,6 +341,7 @@ impl Hub {
                 && self.owner.ask(Request::Read { lane: lane.number, after, bytes }).is_ok()
             {
                 lane.read_started();
+                self.state.reads.insert(lane.number, self.state.now_us);
             }
         }
     }
@@ -347,24 +380,10 @@ impl Hub {
         }
     }
 
-    fn requeue(&mut self, number: u32, letters: Vec<(i64, Body)>, done: tokio::sync::oneshot::Sender<usize>) {
-        let now_us = self.state.now_us;
-        let wall_ms = clock::wall_ms();
-        let count = letters.len();
-        let default = self.order.last().copied().unwrap_or(0);
-        let lane = self.lanes.iter().position(|l| l.number == number).unwrap_or(default);
-        for (id, body) in letters {
-            self.lanes[lane].accept(body, crate::intake::Fate::Forward, None, now_us, wall_ms);
-            self.state.revived.push((lane, self.lanes[lane].last_sequence(), id));
-        }
-        // From direct they would go without a commit, and the table would keep them.
-        self.lanes[lane].spool_now(now_us);
-        let _ = done.send(count);
-    }
-
     fn stopped(&self) -> bool {
         let Some(deadline) = self.state.stop_at_us else { return false };
-        let idle = self.state.committing.is_none() && self.lanes.iter().all(Lane::is_drained);
+        let idle =
+            self.state.committing.is_none() && self.keeping.is_empty() && self.lanes.iter().all(Lane::is_drained);
         idle || self.state.now_us >= deadline
     }
 

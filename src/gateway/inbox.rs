@@ -4,6 +4,7 @@
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
+use crate::clock;
 use crate::forward::ProducerNote;
 use crate::forward::kafka::{Code, Reports};
 use crate::intake::{AckTicket, Change, Deliver, Delivery, SourceEvent};
@@ -12,6 +13,8 @@ use crate::spool::Reply;
 
 /// Commands and source events waiting at most; more are refused (a command) or counted (an event).
 const ASKS_MAX: usize = 256;
+/// Of these, presence of devices: ten thousand that come back at once must not keep a command or the watchdog out.
+const PRESENCE_MAX: usize = ASKS_MAX / 2;
 
 /// How long the hub lets mail gather after it has been woken: far below any latency that a sender notices.
 const GATHER: Duration = Duration::from_micros(100);
@@ -50,15 +53,27 @@ pub enum Ask {
     },
 }
 
+/// Changes that stand alone, and who waits for them.
+pub struct Kept {
+    /// So many of the mail's deliveries came before.
+    pub behind: usize,
+    pub changes: Vec<Change>,
+    pub ack: AckTicket,
+}
+
 #[derive(Default)]
 pub struct Mail {
     pub deliveries: Vec<Delivery>,
-    /// What sources want kept, in order, and who waits for it.
-    pub changes: Vec<(Vec<Change>, AckTicket)>,
+    /// What sources want kept, in order.
+    pub changes: Vec<Kept>,
+    /// Of each batch of them: where it ends, and when it was handed over (step 2, µs of this process).
+    pub batches: Vec<(usize, u64)>,
     pub reports: Vec<RawReport>,
     pub notes: Vec<ProducerNote>,
     pub replies: Vec<Reply>,
     pub asks: Vec<Ask>,
+    /// Source events that found no room.
+    pub events_refused: u64,
     /// A sender has used up its window.
     pub urgent: bool,
 }
@@ -72,6 +87,14 @@ impl Mail {
             && self.replies.is_empty()
             && self.asks.is_empty()
             && !self.urgent
+    }
+
+    fn has_room(&self, ask: &Ask) -> bool {
+        match ask {
+            Ask::Stop { .. } => true,
+            Ask::Source { event, .. } if event.is_presence() => self.asks.len() < PRESENCE_MAX,
+            _ => self.asks.len() < ASKS_MAX,
+        }
     }
 }
 
@@ -124,13 +147,14 @@ impl Inbox {
     }
 
     /// # Errors
-    /// Gives the ask back when too many wait.
+    /// Gives the ask back when too many wait. A source's event is counted then.
     pub fn ask(&self, ask: Ask) -> Result<(), Ask> {
         let mut refused = None;
         self.put(|m| {
-            if m.asks.len() < ASKS_MAX || matches!(ask, Ask::Stop { .. }) {
+            if m.has_room(&ask) {
                 m.asks.push(ask);
             } else {
+                m.events_refused += u64::from(matches!(ask, Ask::Source { .. }));
                 refused = Some(ask);
             }
         });
@@ -140,7 +164,11 @@ impl Inbox {
 
 impl Deliver for Inbox {
     fn deliver(&self, batch: &mut Vec<Delivery>) {
-        self.put(|m| m.deliveries.append(batch));
+        let now_us = clock::now_us();
+        self.put(|m| {
+            m.deliveries.append(batch);
+            m.batches.push((m.deliveries.len(), now_us));
+        });
     }
 
     fn urge(&self) {
@@ -148,7 +176,7 @@ impl Deliver for Inbox {
     }
 
     fn keep(&self, changes: Vec<Change>, ack: AckTicket) {
-        self.put(|m| m.changes.push((changes, ack)));
+        self.put(|m| m.changes.push(Kept { behind: m.deliveries.len(), changes, ack }));
     }
 }
 

@@ -1,24 +1,17 @@
-//! Starts the serial and Modbus lines, and names what they count.
+//! Starts the serial and Modbus lines.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-use super::sources::Counters;
+use super::counts::LineCounts;
 use crate::clock;
 use crate::config::Config;
 use crate::intake::feed::Outlet;
-use crate::intake::line::LineCounters;
-use crate::intake::mqtt::SourceCounters;
 use crate::intake::serial::SerialPort;
 use crate::intake::{Deliver, SourceEvent};
-use crate::ops::metrics::ExtraMetric;
 use crate::route::Router;
-
-/// Each line's name and what it counts beside what every source counts.
-pub type LineCounts = Vec<(String, Arc<LineCounters>)>;
 
 /// What every source is given.
 pub struct Ground<'a> {
@@ -30,14 +23,13 @@ pub struct Ground<'a> {
 }
 
 /// Starts every line as a task of `sessions`.
-pub fn start(ground: &Ground<'_>, sessions: &mut JoinSet<()>, counters: &mut Counters) -> LineCounts {
-    let mut counts = LineCounts::new();
+pub fn start(ground: &Ground<'_>, sessions: &mut JoinSet<()>) -> Vec<(String, LineCounts)> {
+    let mut counts = Vec::new();
     let mut outlet = |name: &str| {
-        let (count, lines) = (Arc::new(SourceCounters::default()), Arc::new(LineCounters::default()));
-        counters.push((name.to_owned(), Arc::clone(&count)));
-        counts.push((name.to_owned(), Arc::clone(&lines)));
+        let count = LineCounts::default();
+        counts.push((name.to_owned(), count.clone()));
         let (route, deliver) = (Arc::new(ground.router.clone()), Arc::clone(ground.deliver));
-        (Outlet { route, deliver, counters: count }, lines)
+        (Outlet { route, deliver, counters: count.source }, count.line)
     };
     for source in &ground.config.serial_sources {
         let (outlet, lines) = outlet(&source.name);
@@ -53,26 +45,4 @@ pub fn start(ground: &Ground<'_>, sessions: &mut JoinSet<()>, counters: &mut Cou
         sessions.spawn(port.run(ground.stop.clone()));
     }
     counts
-}
-
-pub fn metrics(lines: &LineCounts) -> Vec<ExtraMetric> {
-    type Of = fn(&LineCounters) -> &AtomicU64;
-    let families: [(&'static str, &'static str, Of); 8] = [
-        ("line_noise_bytes", "Bytes that belonged to no frame", |c| &c.noise_bytes),
-        ("line_bad_frames", "Runs of broken frames", |c| &c.bad_frames),
-        ("line_undecoded", "Frames that could not be decoded: in the dead letters", |c| &c.undecoded),
-        ("line_overruns", "Times the kernel's buffer was full behind a closed gate", |c| &c.overruns),
-        ("line_requests", "Queries sent", |c| &c.requests),
-        ("line_timeouts", "Queries without an answer", |c| &c.timeouts),
-        ("line_exceptions", "Answers that say no", |c| &c.exceptions),
-        ("line_suppressed", "Values that had not changed enough", |c| &c.suppressed),
-    ];
-    let mut out = Vec::new();
-    for (name, help, of) in families {
-        for (source, counters) in lines {
-            let (label, value) = (Some(("source", source.clone())), of(counters).load(Ordering::Relaxed) as f64);
-            out.push(ExtraMetric { name, help, counter: true, label, value });
-        }
-    }
-    out
 }

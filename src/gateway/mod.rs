@@ -1,37 +1,44 @@
 //! The gateway: the only place that knows every stage. Configure, build, announce, wait for a signal, drain.
 
 mod commit;
+mod counts;
 pub mod events;
 mod hub;
 pub mod inbox;
+mod keeping;
 mod lines;
+mod message_ids;
+mod requeue;
 mod sources;
 mod tell;
 mod tell_line;
+#[cfg(test)]
+mod tests;
 mod wear;
 
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
 use crate::clock;
-use crate::config::{Config, Lane as LaneConfig};
+use crate::config::{self, Config, Lane as LaneConfig, Rank};
 use crate::forward::kafka::Cluster;
-use crate::intake::mqtt::SourceCounters;
+use crate::intake::Fact;
 use crate::ops::control::{self, Control};
 use crate::ops::http;
-use crate::ops::metrics::{ExtraMetric, Metrics};
+use crate::ops::metrics::{Answered, Extra, Metrics};
 use crate::ops::snapshot::Shown;
 use crate::route::Router;
 use crate::spool::lane::{Lane, Start};
 use crate::spool::owner::{Opened, Owner, Settings};
 use crate::spool::row_base;
+pub use counts::Counters;
 use events::EventWriter;
 use hub::{Hub, Producers, State};
 use inbox::{Ask, Inbox};
-pub use sources::Counters;
+use keeping::{Ids, Keeping, Waiter};
+use message_ids::MessageIds;
 use sources::Sources;
 
 /// Source events on their way to the hub; a source that finds this full counts the event as dropped.
@@ -55,6 +62,7 @@ pub struct Gateway {
     counters: Arc<OnceLock<Counters>>,
     hub: std::thread::JoinHandle<()>,
     spool: std::sync::mpsc::SyncSender<crate::spool::owner::Request>,
+    kept: Vec<Fact>,
 }
 
 impl Gateway {
@@ -69,11 +77,13 @@ impl Gateway {
         let config = Arc::new(config);
         let inbox = Inbox::new();
         let answers = Arc::clone(&inbox);
-        let (owner, opened) =
+        let (owner, mut opened) =
             Owner::start(settings(&config), Box::new(move |reply| answers.reply(reply))).map_err(start)?;
         let shown = Arc::new(Shown::default());
         let spool = owner.requests();
-        let hub = build_hub(&config, &inbox, owner, &opened, &shown);
+        let kept = std::mem::take(&mut opened.kept);
+        let mut hub = build_hub(&config, &inbox, owner, &opened, &shown);
+        kept.iter().for_each(|fact| hub.state.spool.kept[fact.kind.index()] += 1);
         let hub = std::thread::Builder::new()
             .name("hub".into())
             .spawn(move || hub.run())
@@ -85,7 +95,7 @@ impl Gateway {
             "forebay {} has started",
             env!("CARGO_PKG_VERSION")
         );
-        Ok(Gateway { config, inbox, shown, router, counters: Arc::default(), hub, spool })
+        Ok(Gateway { config, inbox, shown, router, counters: Arc::default(), hub, spool, kept })
     }
 
     /// Takes readings in until `stop` turns true or the hub dies, then drains.
@@ -95,15 +105,24 @@ impl Gateway {
     pub async fn run(self, mut stop: watch::Receiver<bool>, ready: impl FnOnce()) -> Result<(), GatewayError> {
         let (events, mut source_events) = mpsc::channel(SOURCE_EVENTS_MAX);
         let (sources_stop, sources_stopped) = watch::channel(false);
-        let (sources, counters) =
-            Sources::start(&self.config, &self.router, &(Arc::clone(&self.inbox) as _), &events, &sources_stopped);
+        let (sources, counters) = Sources::start(
+            &self.config,
+            &self.router,
+            &(Arc::clone(&self.inbox) as _),
+            &events,
+            &sources_stopped,
+            &self.kept,
+        );
         let _ = self.counters.set(counters.clone());
+        let answered = {
+            let counters = counters.clone();
+            Box::new(move || counters.answered())
+        };
         let extra = {
             let router = self.router.clone();
-            let lines = sources.lines.clone();
-            Box::new(move || extra_metrics(&counters, &router).into_iter().chain(lines::metrics(&lines)).collect())
+            Box::new(move || counters.metrics(&router))
         };
-        self.serve_http(extra).await;
+        self.serve_http(extra, answered).await;
         self.serve_control();
         ready();
         loop {
@@ -137,11 +156,11 @@ impl Gateway {
         }
     }
 
-    async fn serve_http(&self, extra: crate::ops::metrics::Extra) {
+    async fn serve_http(&self, extra: Extra, answered: Answered) {
         let Some(address) = self.config.http.listen else { return };
         match http::bind(address).await {
             Ok(listener) => {
-                let metrics = Arc::new(Metrics::new(Arc::clone(&self.shown), extra));
+                let metrics = Arc::new(Metrics::new(Arc::clone(&self.shown), extra, answered));
                 tokio::spawn(http::serve(listener, metrics));
             }
             // Without its window the gateway still does its work (promise 5).
@@ -172,6 +191,11 @@ impl Gateway {
         Arc::clone(&self.counters)
     }
 
+    /// What the sources of earlier runs have kept: each belongs to the source that its key begins with.
+    pub fn kept(&self) -> &[Fact] {
+        &self.kept
+    }
+
     pub fn requests(&self) -> std::sync::mpsc::SyncSender<crate::spool::owner::Request> {
         self.spool.clone()
     }
@@ -190,11 +214,13 @@ fn settings(config: &Config) -> Settings {
         ballast_bytes: config.spool.ballast_bytes,
         gateway: config.gateway.name.clone(),
         lanes: config.lanes.iter().map(|l| l.name.clone()).collect(),
+        message_ids: config.spool.message_ids,
     }
 }
 
 fn build_hub(config: &Arc<Config>, inbox: &Arc<Inbox>, owner: Owner, opened: &Opened, shown: &Arc<Shown>) -> Hub {
     let lanes = build_lanes(config, opened);
+    let ranks = Rank::all(&lanes.iter().map(|l| l.config.priority).collect::<Vec<_>>());
     let mut order: Vec<usize> = (0..lanes.len()).collect();
     order.sort_by_key(|i| std::cmp::Reverse(lanes[*i].config.priority));
     let mut times = crate::forward::times::Times::default();
@@ -208,7 +234,7 @@ fn build_hub(config: &Arc<Config>, inbox: &Arc<Inbox>, owner: Owner, opened: &Op
         .map(|(i, k)| Cluster::new(i, k.clone(), config.gateway.name.clone(), bytes_max, Arc::clone(inbox) as _));
     let producers = Producers {
         clusters: clusters.collect(),
-        lanes: lanes.iter().map(|l| (l.config.kafka, l.number)).collect(),
+        lanes: lanes.iter().zip(ranks_by_cluster(&lanes)).map(|(l, rank)| (l.config.kafka, l.number, rank)).collect(),
         times,
         now_us: 0,
     };
@@ -219,21 +245,34 @@ fn build_hub(config: &Arc<Config>, inbox: &Arc<Inbox>, owner: Owner, opened: &Op
         config: Arc::clone(config),
         lanes,
         order,
+        ranks,
         events_lane: config.events_lane,
         producers,
         owner,
         events: EventWriter::new(config.events.topic.clone(), config.gateway.name.clone()),
         shown: Arc::clone(shown),
         set_aside: opened.set_aside.clone(),
+        keeping: Keeping::default(),
+        ids: Ids::new(known_ids(config, opened)),
         state,
     }
 }
 
+fn known_ids(config: &Config, opened: &Opened) -> MessageIds<Waiter> {
+    let mut ids = MessageIds::new(config.spool.message_ids, crate::spool::schema::random_u64());
+    opened.message_ids.iter().for_each(|batch| ids.load(&batch.ids, batch.at));
+    ids
+}
+
 /// The configured lanes, then those that only the file knows: they drain until empty.
 fn build_lanes(config: &Config, opened: &Opened) -> Vec<Lane> {
-    let window_bytes_max = (config.memory.window as usize / opened.lanes.len().max(1)).max(64 << 10);
-    let lane = |(index, found): (usize, &crate::spool::owner::OpenedLane)| {
-        let lane_config = config.lanes.get(index).cloned().unwrap_or_else(|| drained(config, &found.name));
+    let configs = opened.lanes.iter().enumerate();
+    let configs = configs.map(|(i, l)| config.lanes.get(i).cloned().unwrap_or_else(|| drained(config, &l.name)));
+    let configs: Vec<LaneConfig> = configs.collect();
+    let ranks = Rank::all(&configs.iter().map(|l| l.priority).collect::<Vec<_>>());
+    let windows = config::parts(config.memory.window, &ranks);
+    let lane = |(index, (found, lane_config)): (usize, (&crate::spool::owner::OpenedLane, LaneConfig))| {
+        let window_bytes_max = (windows[index] as usize).max(64 << 10);
         let start = Start {
             index,
             number: found.number,
@@ -243,63 +282,31 @@ fn build_lanes(config: &Config, opened: &Opened) -> Vec<Lane> {
         };
         Lane::new(lane_config, &start)
     };
-    opened.lanes.iter().enumerate().map(lane).collect()
+    opened.lanes.iter().zip(configs).enumerate().map(lane).collect()
 }
 
+/// Of each lane, among those of its cluster.
+fn ranks_by_cluster(lanes: &[Lane]) -> Vec<Rank> {
+    let rank = |lane: &Lane| {
+        let beside: Vec<&Lane> = lanes.iter().filter(|l| l.config.kafka == lane.config.kafka).collect();
+        let ranks = Rank::all(&beside.iter().map(|l| l.config.priority).collect::<Vec<_>>());
+        let own = beside.iter().zip(ranks).find(|(l, _)| l.index == lane.index);
+        own.map_or(Rank::Lowest, |(_, rank)| rank)
+    };
+    lanes.iter().map(rank).collect()
+}
+
+/// As `default`, but nothing of it is evicted for its age or kept as history, and it is behind all others.
 fn drained(config: &Config, name: &str) -> LaneConfig {
-    tracing::warn!(lane = name, "the spool holds a lane that the config does not know: it drains to the first cluster");
-    let like = config.lanes.last().cloned().expect("the configuration always has the default lane");
-    LaneConfig { name: name.to_owned(), priority: i32::MIN, when_reason: "not in the config: drains".into(), ..like }
-}
-
-/// Sources and routes count for themselves; here their numbers get names.
-fn extra_metrics(counters: &[(String, Arc<SourceCounters>)], router: &Router) -> Vec<ExtraMetric> {
-    type Of = fn(&SourceCounters) -> &std::sync::atomic::AtomicU64;
-    let families: [(&'static str, &'static str, bool, Of); 15] = [
-        ("source_readings", "Readings taken in (step 1)", true, |c| &c.readings),
-        ("source_payload_bytes", "Their payloads", true, |c| &c.payload_bytes),
-        ("source_pubacks", "PUBACKs sent (step 5)", true, |c| &c.pubacks),
-        ("source_stale_acks", "Acks whose connection had ended", true, |c| &c.acks_stale),
-        ("source_reconnects", "Connections beyond the first", true, |c| &c.reconnects),
-        ("source_sessions_lost", "Sessions the broker had lost", true, |c| &c.sessions_lost),
-        ("source_takeovers", "Times another client took the session", true, |c| &c.takeovers),
-        ("source_gate_closed", "Times reading was paused", true, |c| &c.gate_closed),
-        ("source_oversize", "Packets above packet_size_max", true, |c| &c.oversize),
-        ("source_malformed", "Packets that broke the protocol", true, |c| &c.malformed),
-        ("source_violations", "Packets that broke the protocol and were taken nevertheless", true, |c| &c.violations),
-        ("source_events_dropped", "Events that found no room", true, |c| &c.events_dropped),
-        ("source_unacked", "Readings not answered yet", false, |c| &c.unacked),
-        ("source_unacked_bytes", "Their bytes in memory", false, |c| &c.unacked_bytes),
-        ("source_connected", "1 while connected", false, |c| &c.connected),
-    ];
-    let mut out = Vec::new();
-    for (name, help, counter, of) in families {
-        for (source, c) in counters {
-            let label = Some(("source", source.clone()));
-            out.push(ExtraMetric { name, help, counter, label, value: of(c).load(Ordering::Relaxed) as f64 });
-        }
+    tracing::warn!(lane = name, "the spool holds a lane that the config does not know: it drains as `default` does");
+    let like = config.lanes.iter().find(|l| l.name == config::DEFAULT_LANE).cloned();
+    LaneConfig {
+        name: name.to_owned(),
+        priority: i32::MIN,
+        when_reason: "not in the config: drains".into(),
+        delivery: config::Delivery::AtLeastOnce,
+        max_age: None,
+        keep: None,
+        ..like.expect("the configuration always has the default lane")
     }
-    out.extend(route_metrics(router));
-    out
-}
-
-fn route_metrics(router: &Router) -> Vec<ExtraMetric> {
-    let c = router.counters();
-    let matched = router.route_names().zip(&c.matched).map(|(route, n)| ExtraMetric {
-        name: "route_matched",
-        help: "Readings taken by a route",
-        counter: true,
-        label: Some(("route", route.to_owned())),
-        value: n.load(Ordering::Relaxed) as f64,
-    });
-    let mut out: Vec<_> = matched.collect();
-    let singles = [
-        ("route_unmatched", "Readings no route took", c.unmatched.load(Ordering::Relaxed)),
-        ("route_dropped", "Readings dropped as configured", c.dropped.load(Ordering::Relaxed)),
-        ("route_dead_lettered", "Readings that could not be routed", c.dead_lettered.load(Ordering::Relaxed)),
-        ("route_collisions", "Readings whose Kafka name fell onto another's", router.collisions()),
-    ];
-    let single = |(name, help, n)| ExtraMetric { name, help, counter: true, label: None, value: n as f64 };
-    out.extend(singles.into_iter().map(single));
-    out
 }

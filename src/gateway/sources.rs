@@ -8,11 +8,14 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-use super::lines::{self, Ground, LineCounts};
+use super::counts::Counters;
+use super::lines::{self, Ground};
 use crate::clock;
 use crate::config::{Config, MqttSource, Subscription};
+use crate::intake::listener::Listener;
+use crate::intake::listener::counters::ListenerCounters;
 use crate::intake::mqtt::{MqttSession, SourceCounters};
-use crate::intake::{Deliver, SourceEvent};
+use crate::intake::{Deliver, Fact, SourceEvent};
 use crate::route::Router;
 use crate::route::filter::Filter;
 
@@ -21,12 +24,7 @@ const STOP_SLACK: Duration = Duration::from_secs(2);
 
 pub struct Sources {
     sessions: JoinSet<()>,
-    /// Of each serial or Modbus line.
-    pub lines: LineCounts,
 }
-
-/// Each source's name and what it counts.
-pub type Counters = Vec<(String, Arc<SourceCounters>)>;
 
 impl Sources {
     pub fn start(
@@ -35,13 +33,14 @@ impl Sources {
         deliver: &Arc<dyn Deliver>,
         events: &mpsc::Sender<(String, SourceEvent)>,
         stop: &watch::Receiver<bool>,
+        kept: &[Fact],
     ) -> (Self, Counters) {
         let mut sessions = JoinSet::new();
-        let mut counters = Counters::new();
+        let mut counters = Counters::default();
         let mut memory = Memory::load(config);
         for source in config.mqtt_sources.iter().flat_map(|s| sessions_of(s, config)) {
             let count = Arc::new(SourceCounters::default());
-            counters.push((source.name.clone(), Arc::clone(&count)));
+            counters.clients.push((source.name.clone(), Arc::clone(&count)));
             let previous = memory.expect(&source);
             let session = MqttSession {
                 config: source,
@@ -57,9 +56,26 @@ impl Sources {
             sessions.spawn(session.run(stop.clone()));
         }
         memory.save();
+        for listener in &config.listeners {
+            let count = Arc::new(ListenerCounters::default());
+            counters.listeners.push((listener.name.clone(), Arc::clone(&count)));
+            let listener = Listener {
+                config: Arc::new(listener.clone()),
+                facts: kept.to_vec(),
+                route: Arc::new(router.clone()),
+                deliver: Arc::clone(deliver),
+                events: events.clone(),
+                counters: count,
+                clock: Arc::new(clock::arrival),
+                random: Arc::new(crate::spool::schema::random_u64),
+                stop_timeout: config.gateway.stop_timeout,
+                bound: watch::Sender::new(Vec::new()),
+            };
+            sessions.spawn(listener.run(stop.clone()));
+        }
         let ground = Ground { config, router, deliver, events, stop };
-        let lines = lines::start(&ground, &mut sessions, &mut counters);
-        (Sources { sessions, lines }, counters)
+        counters.lines = lines::start(&ground, &mut sessions);
+        (Sources { sessions }, counters)
     }
 
     /// Waits until every session has answered what it may and said goodbye, at most `limit` and a little.

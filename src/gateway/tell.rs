@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::hub::{Hub, SHOW_US};
 use crate::clock;
 use crate::intake::{Fate, SourceEvent};
-use crate::ops::snapshot::{ClusterSnapshot, LaneSnapshot, Snapshot};
+use crate::ops::snapshot::{ClusterSnapshot, LaneSnapshot, MessageIdSnapshot, Snapshot};
 use crate::spool::Commit;
 use crate::spool::disk::device_bytes_written;
 use crate::spool::lane::Mode;
@@ -13,6 +13,8 @@ use crate::spool::owner::{Request, SetAside};
 
 /// Events are few; more than this waiting means that the spool takes none, and they are counted instead.
 const EVENTS_WAITING_MAX: u64 = 1000;
+/// Devices may use half of that: ten thousand that come back at once must not hide a loss or a full disk.
+const PRESENCE_WAITING_MAX: u64 = EVENTS_WAITING_MAX / 2;
 /// Copies of dead letters stop when this much waits in the events lane.
 const COPIES_BYTES_MAX: u64 = 2 << 20;
 /// Ledger entries told in one commit.
@@ -52,11 +54,15 @@ impl Hub {
 
     /// An event for `forebay.events`.
     pub(super) fn tell(&mut self, event: &str, fields: Value) {
+        self.tell_up_to(EVENTS_WAITING_MAX, event, fields);
+    }
+
+    fn tell_up_to(&mut self, waiting_max: u64, event: &str, fields: Value) {
         if !self.config.events.enabled {
             return;
         }
         let lane = &mut self.lanes[self.events_lane];
-        if lane.stats.open_bytes / 256 > EVENTS_WAITING_MAX {
+        if lane.stats.open_bytes / 256 > waiting_max {
             lane.stats.dropped += 1;
             return;
         }
@@ -109,7 +115,33 @@ impl Hub {
                 tracing::error!(source = name, filter, reason, "the broker refuses a subscription");
                 self.tell("subscription-refused", json!({ "source": name, "filter": filter, "reason": reason }));
             }
+            SourceEvent::ListenerTrouble { reason } => {
+                tracing::error!(source = name, reason, "the listener cannot serve as configured");
+                self.tell("listener-trouble", json!({ "source": name, "reason": reason }));
+            }
+            SourceEvent::DeviceConnected { .. }
+            | SourceEvent::DeviceDisconnected { .. }
+            | SourceEvent::DeviceWill { .. } => self.tell_presence(name, event),
         }
+    }
+
+    fn tell_presence(&mut self, name: &str, event: &SourceEvent) {
+        let (what, fields) = match event {
+            SourceEvent::DeviceConnected { client, user, address, version, session_present } => (
+                "device-connected",
+                json!({ "source": name, "client": client, "user": user, "address": address, "version": version,
+                        "sessionPresent": session_present }),
+            ),
+            SourceEvent::DeviceDisconnected { client, reason, clean } => {
+                ("device-disconnected", json!({ "source": name, "client": client, "reason": reason, "clean": clean }))
+            }
+            SourceEvent::DeviceWill { client, topic } => {
+                ("device-will", json!({ "source": name, "client": client, "topic": topic }))
+            }
+            _ => return,
+        };
+        tracing::debug!(source = name, event = what, %fields, "a device");
+        self.tell_up_to(PRESENCE_WAITING_MAX, what, fields);
     }
 
     /// A change of a cluster's reachability, once.
@@ -283,6 +315,9 @@ impl Hub {
         });
         let mut spool = s.spool.clone();
         spool.max_bytes = self.config.spool.max_bytes;
+        let ids = &self.ids.met;
+        spool.message_ids =
+            MessageIdSnapshot { known: ids.len() as u64, duplicates: ids.duplicates, reused: ids.reused };
         spool.wear_budget_per_day = self.config.spool.wear_budget_per_day;
         Snapshot {
             gateway: self.config.gateway.name.clone(),

@@ -14,6 +14,36 @@ pub enum Kind {
     Retained = 3,
 }
 
+impl Kind {
+    pub const ALL: [Kind; 3] = [Kind::Qos2, Kind::Session, Kind::Retained];
+
+    /// As it stands in the file.
+    pub fn number(self) -> i64 {
+        self as i64
+    }
+
+    /// `None`: a kind that this version does not know.
+    pub fn from_number(number: i64) -> Option<Kind> {
+        Kind::ALL.into_iter().find(|kind| kind.number() == number)
+    }
+
+    /// Its place in a list of all kinds.
+    pub fn index(self) -> usize {
+        self as usize - 1
+    }
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Kind::Qos2 => "qos2",
+            Kind::Session => "session",
+            Kind::Retained => "retained",
+        }
+    }
+}
+
+/// Rows of each kind, in the order of [`Kind::ALL`].
+pub type KeptRows = [u64; Kind::ALL.len()];
+
 /// One step of what is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
@@ -33,6 +63,21 @@ pub enum Change {
     },
 }
 
+impl Change {
+    /// Whether it can only make room.
+    pub fn deletes(&self) -> bool {
+        !matches!(self, Change::Put { .. })
+    }
+
+    /// What it brings into the file, in bytes.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Change::Put { key, value, .. } => key.len() + value.len(),
+            Change::Delete { .. } | Change::DeletePrefix { .. } => 0,
+        }
+    }
+}
+
 /// A fact as it was found at the start.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fact {
@@ -42,7 +87,7 @@ pub struct Fact {
 }
 
 /// Names a message whatever its packet id: two with the same `id` and `payload` are the same message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct MessageId {
     /// A hash over source, client, topic and the device's own id of the message, each with its length.
     pub id: u128,

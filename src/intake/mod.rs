@@ -4,15 +4,20 @@
 pub mod feed;
 pub mod kept;
 pub mod line;
+pub mod listener;
 pub mod mqtt;
 pub mod poll;
+mod rate;
 pub mod serial;
+mod waits;
+mod window;
 
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 
 use tokio::sync::Notify;
 
-pub use kept::{Change, Kind, MessageId};
+pub use kept::{Change, Fact, KeptRows, Kind, MessageId};
 
 use crate::config::Subscription;
 use crate::record::{Body, Reading};
@@ -107,7 +112,12 @@ impl AckQueue {
         }
     }
 
-    /// Waits until at least one ack may be there. Cancel safe: a permit is kept for the next call.
+    /// Wakes the connection for another reason than an ack.
+    pub fn wake(&self) {
+        self.notify.notify_one();
+    }
+
+    /// Waits until at least one ack may be there, or [`AckQueue::wake`] has been called. Cancel safe: a permit is kept for the next call.
     pub async fn wait(&self) {
         self.notify.notified().await;
     }
@@ -127,8 +137,9 @@ pub trait Deliver: Send + Sync + 'static {
     /// A sender has used up its window: waiting for more to share its commit would only cost time.
     fn urge(&self) {}
 
-    /// Makes `changes` durable, all in one commit, and fires `ack` then. Changes keep the order in which they are asked
-    /// for; those that travel with a delivery ([`Extra::change`]) become durable with it, whenever that is.
+    /// Makes `changes` durable, all in one commit, and fires `ack` then. Changes of one key keep the order in which they
+    /// are asked for; those that travel with a delivery ([`Extra::change`]) become durable with it, whenever that is.
+    /// While there is no room, what only deletes still goes.
     fn keep(&self, changes: Vec<Change>, ack: AckTicket);
 }
 
@@ -163,4 +174,41 @@ pub enum SourceEvent {
     },
     /// A change on a serial or Modbus line.
     Line(line::LineEvent),
+    /// A device has connected to the listener.
+    DeviceConnected {
+        client: String,
+        user: Option<String>,
+        /// `None`: a Unix socket.
+        address: Option<IpAddr>,
+        /// Of MQTT: `3.1.1` or `5`.
+        version: &'static str,
+        session_present: bool,
+    },
+    /// A device's connection has ended; `clean`: by its own DISCONNECT.
+    DeviceDisconnected {
+        client: String,
+        reason: String,
+        clean: bool,
+    },
+    /// A device's will has been published to this topic.
+    DeviceWill {
+        client: String,
+        topic: String,
+    },
+    /// An endpoint could not be bound, or a file of the listener not be read.
+    ListenerTrouble {
+        reason: String,
+    },
+}
+
+impl SourceEvent {
+    /// Whether it is about one device of many: these come by the thousand and must not crowd out the others.
+    pub fn is_presence(&self) -> bool {
+        matches!(
+            self,
+            SourceEvent::DeviceConnected { .. }
+                | SourceEvent::DeviceDisconnected { .. }
+                | SourceEvent::DeviceWill { .. }
+        )
+    }
 }

@@ -15,6 +15,7 @@ use tokio::sync::{Semaphore, oneshot};
 use super::snapshot::Shown;
 use crate::clock;
 use crate::gateway::inbox::{Ask, Inbox};
+use crate::record::Body;
 use crate::spool::owner::Request;
 use crate::spool::queries::{DeadRow, Exported, Which, requeued};
 use crate::spool::store::Store;
@@ -23,6 +24,8 @@ use crate::spool::store::Store;
 const LINE_MAX: u64 = 1 << 20;
 const CONNECTIONS_MAX: usize = 8;
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// Bytes of dead letters that are on their way back at once; one more may go over it.
+const SLICE_BYTES: usize = 1 << 20;
 /// Records of one page.
 pub const PAGE: u32 = 200;
 
@@ -59,6 +62,26 @@ pub enum Question {
     Purge {
         lane: String,
     },
+}
+
+/// Why a question has no answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    pub message: String,
+    /// What it asks for does not exist: asking again will not help.
+    pub unknown: bool,
+}
+
+impl Refusal {
+    fn unknown(message: String) -> Self {
+        Refusal { message, unknown: true }
+    }
+}
+
+impl From<String> for Refusal {
+    fn from(message: String) -> Self {
+        Refusal { message, unknown: false }
+    }
 }
 
 pub fn path(runtime_dir: &Path) -> PathBuf {
@@ -118,17 +141,17 @@ async fn converse(stream: UnixStream, control: &Control) -> std::io::Result<()> 
         }
         let answer = match serde_json::from_str::<Question>(&line) {
             Ok(question) => control.answer(question).await,
-            Err(e) => Err(format!("understand the question: {e}")),
+            Err(e) => Err(format!("understand the question: {e}").into()),
         };
-        let answer = answer.unwrap_or_else(|error| json!({ "error": error }));
+        let answer = answer.unwrap_or_else(|r| json!({ "error": r.message, "unknown": r.unknown }));
         write.write_all(format!("{answer}\n").as_bytes()).await?;
     }
 }
 
 impl Control {
-    async fn answer(&self, question: Question) -> Result<Value, String> {
+    async fn answer(&self, question: Question) -> Result<Value, Refusal> {
         match question {
-            Question::Status => serde_json::to_value(self.shown.get()).map_err(|e| e.to_string()),
+            Question::Status => serde_json::to_value(self.shown.get()).map_err(|e| e.to_string().into()),
             Question::DeadRequeue { ids } => self.requeue(ids).await,
             Question::Purge { lane } => self.purge(&lane).await,
             other => self.ask_store(move |store| answer_from_store(store, &other)).await?,
@@ -148,33 +171,62 @@ impl Control {
         }
     }
 
-    async fn requeue(&self, ids: Vec<i64>) -> Result<Value, String> {
-        let rows = self.ask_store(move |store| dead_rows(store, &ids)).await??;
+    /// A slice at a time: the next is read when the last is durable in its lane.
+    async fn requeue(&self, mut ids: Vec<i64>) -> Result<Value, Refusal> {
         let mut count = 0;
-        for rows in rows.chunk_by(|a, b| a.letter.lane == b.letter.lane) {
-            let letters = rows.iter().filter_map(|r| requeued(&r.letter).map(|body| (r.id, body))).collect();
-            let (done, answer) = oneshot::channel();
-            let ask = Ask::Requeue { lane: rows[0].letter.lane, letters, done };
-            self.inbox.ask(ask).map_err(|_| "ask the hub: it is busy, try again".to_owned())?;
-            count += answer.await.map_err(|_| "requeue: the gateway stops".to_owned())?;
+        while !ids.is_empty() {
+            let (rows, rest) = self.ask_store(move |store| dead_slice(store, ids)).await??;
+            for rows in rows.chunk_by(|a, b| a.letter.lane == b.letter.lane) {
+                let letters = rows.iter().filter_map(|r| requeued(&r.letter).map(|body| (r.id, body))).collect();
+                count += self.requeue_slice(rows[0].letter.lane, letters).await?;
+            }
+            ids = rest;
         }
         Ok(json!({ "requeued": count }))
     }
 
-    async fn purge(&self, lane: &str) -> Result<Value, String> {
+    async fn requeue_slice(&self, lane: u32, letters: Vec<(i64, Body)>) -> Result<usize, String> {
+        let (done, answer) = oneshot::channel();
+        let ask = Ask::Requeue { lane, letters, done };
+        self.inbox.ask(ask).map_err(|_| "ask the hub: it is busy, try again".to_owned())?;
+        match tokio::time::timeout(ANSWER_TIMEOUT, answer).await {
+            Ok(Ok(count)) => Ok(count),
+            Ok(Err(_)) => Err("requeue: the gateway stops".to_owned()),
+            Err(_) => Err("requeue the rest: the lane takes nothing now; what waits goes when it does".to_owned()),
+        }
+    }
+
+    async fn purge(&self, lane: &str) -> Result<Value, Refusal> {
         let Some(index) = self.lanes.iter().position(|l| l == lane) else {
-            return Err(format!("find a lane named \"{lane}\"; there are: {}", self.lanes.join(", ")));
+            return Err(Refusal::unknown(format!(
+                "find a lane named \"{lane}\"; there are: {}",
+                self.lanes.join(", ")
+            )));
         };
         let (done, answer) = oneshot::channel();
-        self.inbox.ask(Ask::Purge { lane: index, done }).map_err(|_| "ask the hub: it is busy".to_owned())?;
+        self.inbox
+            .ask(Ask::Purge { lane: index, done })
+            .map_err(|_| "ask the hub: it is busy, try again".to_owned())?;
         answer.await.map_err(|_| "purge: the gateway stops".to_owned())?;
         Ok(json!({ "purging": lane }))
     }
 }
 
-fn dead_rows(store: &mut Store, ids: &[i64]) -> Result<Vec<DeadRow>, String> {
-    let found: Result<Vec<_>, _> = ids.iter().map(|id| store.dead_letter(*id)).collect();
-    Ok(found.map_err(|e| e.to_string())?.into_iter().flatten().collect())
+/// The first of these dead letters, up to a bound in bytes, and the numbers of the others.
+fn dead_slice(store: &mut Store, mut ids: Vec<i64>) -> Result<(Vec<DeadRow>, Vec<i64>), String> {
+    let (mut rows, mut bytes, mut taken) = (Vec::new(), 0, 0);
+    for id in &ids {
+        if bytes >= SLICE_BYTES {
+            break;
+        }
+        taken += 1;
+        if let Some(row) = store.dead_letter(*id).map_err(|e| e.to_string())? {
+            bytes += row.letter.body.len();
+            rows.push(row);
+        }
+    }
+    let rest = ids.split_off(taken);
+    Ok((rows, rest))
 }
 
 /// Answers that need the file alone: the running gateway gives them through its owner thread, and a command gives them
@@ -182,8 +234,8 @@ fn dead_rows(store: &mut Store, ids: &[i64]) -> Result<Vec<DeadRow>, String> {
 ///
 /// # Errors
 /// In words.
-pub fn answer_from_store(store: &mut Store, question: &Question) -> Result<Value, String> {
-    let text = |e: crate::spool::StoreError| e.to_string();
+pub fn answer_from_store(store: &mut Store, question: &Question) -> Result<Value, Refusal> {
+    let text = |e: crate::spool::StoreError| Refusal::from(e.to_string());
     match question {
         Question::Losses => {
             let losses = store.all_losses(10_000).map_err(text)?;
@@ -195,15 +247,20 @@ pub fn answer_from_store(store: &mut Store, question: &Question) -> Result<Value
         }
         Question::DeadShow { id } => match store.dead_letter(*id).map_err(text)? {
             Some(row) => Ok(dead_json(&row, true)),
-            None => Err(format!("find a dead letter with number {id}; `dlq list` shows them")),
+            None => Err(Refusal::unknown(format!("find a dead letter with number {id}; `dlq list` shows them"))),
         },
         Question::DeadDrop { ids } => {
             let dropped = store.drop_dead(ids, clock::wall_ms()).map_err(text)?;
             Ok(json!({ "dropped": dropped }))
         }
         Question::DeadRequeue { ids } => {
-            let rows = dead_rows(store, ids)?;
-            Ok(json!({ "requeued": store.requeue_offline(&rows, clock::wall_ms()).map_err(text)? }))
+            let (mut ids, mut count) = (ids.clone(), 0);
+            while !ids.is_empty() {
+                let (rows, rest) = dead_slice(store, ids)?;
+                count += store.requeue_offline(&rows, clock::wall_ms()).map_err(text)?;
+                ids = rest;
+            }
+            Ok(json!({ "requeued": count }))
         }
         Question::ExportPage { lane, after } => {
             let (page, next) = store.export_page(*lane, *after, PAGE as usize, Which::Undelivered).map_err(text)?;
@@ -226,7 +283,7 @@ pub fn answer_from_store(store: &mut Store, question: &Question) -> Result<Value
         Question::Purge { lane } => {
             let lost = store.purge_lane(lane, clock::wall_ms()).map_err(text)?;
             lost.map(|lost| json!({ "purged": lost }))
-                .ok_or_else(|| format!("find a lane named \"{lane}\" in the spool"))
+                .ok_or_else(|| Refusal::unknown(format!("find a lane named \"{lane}\" in the spool")))
         }
     }
 }

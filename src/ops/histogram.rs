@@ -31,9 +31,14 @@ pub struct Histogram {
 
 impl Histogram {
     pub fn record(&mut self, us: u64) {
+        self.record_many(us, 1);
+    }
+
+    /// `n` observations of one length: those that came and went together.
+    pub fn record_many(&mut self, us: u64, n: u64) {
         let place = BOUNDS_US.partition_point(|b| *b < us);
-        self.counts[place] += 1;
-        self.sum_us += us;
+        self.counts[place] += n;
+        self.sum_us = self.sum_us.saturating_add(us.saturating_mul(n));
     }
 
     pub fn count(&self) -> u64 {
@@ -51,7 +56,8 @@ mod tests {
         for us in [0, 250, 251, 700_000_000] {
             h.record(us);
         }
-        assert_eq!((h.counts[0], h.counts[1], h.counts[16]), (2, 1, 1));
-        assert_eq!((h.count(), h.sum_us), (4, 700_000_501));
+        h.record_many(500, 3);
+        assert_eq!((h.counts[0], h.counts[1], h.counts[16]), (2, 4, 1));
+        assert_eq!((h.count(), h.sum_us), (7, 700_002_001));
     }
 }

@@ -10,12 +10,16 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::histogram::{BOUNDS_US, Histogram};
-use super::snapshot::{LaneSnapshot, Shown, Snapshot};
+use super::snapshot::{LaneSnapshot, Shown, Snapshot, SpoolSnapshot};
+use crate::intake::Kind;
 use crate::spool::Reason;
-use crate::spool::lane::Mode;
+use crate::spool::lane::{LaneStats, Mode};
 
 /// One more family of numbers, by whoever owns them: name, help, and per label value the number.
 pub type Extra = Box<dyn Fn() -> Vec<ExtraMetric> + Send + Sync>;
+
+/// How long the readings of each source waited for their answers (steps 1 to 5).
+pub type Answered = Box<dyn Fn() -> Vec<(String, Histogram)> + Send + Sync>;
 
 /// A counter (`total`) or gauge with at most one label.
 #[derive(Debug, Clone)]
@@ -33,9 +37,9 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    pub fn new(shown: Arc<Shown>, extra: Extra) -> Self {
+    pub fn new(shown: Arc<Shown>, extra: Extra, answered: Answered) -> Self {
         let mut registry = Registry::with_prefix("forebay");
-        registry.register_collector(Box::new(Numbers { shown: Arc::clone(&shown), extra }));
+        registry.register_collector(Box::new(Numbers { shown: Arc::clone(&shown), extra, answered }));
         Metrics { shown, registry }
     }
 
@@ -51,6 +55,7 @@ impl Metrics {
 struct Numbers {
     shown: Arc<Shown>,
     extra: Extra,
+    answered: Answered,
 }
 
 impl std::fmt::Debug for Numbers {
@@ -68,6 +73,7 @@ impl Collector for Numbers {
         lane_counters(&mut out, &s)?;
         lane_gauges(&mut out, &s)?;
         latencies(&mut out, &s)?;
+        answers(&mut out, &(self.answered)())?;
         clusters(&mut out, &s)?;
         spool(&mut out, &s)?;
         out.gauge("uptime_seconds", "Time since the start", None, s.uptime_s as f64)?;
@@ -136,26 +142,23 @@ impl Out<'_, '_> {
         Ok(())
     }
 
-    fn histogram(
+    /// Rows of one family: each its labels and its histogram.
+    fn histograms<'h, const N: usize>(
         &mut self,
         name: &str,
         help: &str,
-        lanes: &[LaneSnapshot],
-        of: fn(&LaneSnapshot) -> &Histogram,
+        rows: impl Iterator<Item = ([(&'h str, &'h str); N], &'h Histogram)>,
     ) -> Encoded {
         let mut family = self.encoder.encode_descriptor(name, help, None, MetricType::Histogram)?;
-        for lane in lanes {
-            let h = of(lane);
+        for (labels, h) in rows {
             let bounds = BOUNDS_US.iter().map(|us| *us as f64 / 1e6).chain([f64::INFINITY]);
             let buckets: Vec<(f64, u64)> = bounds.zip(h.counts).collect();
-            family
-                .encode_family(&[("lane", lane.name.as_str())])?
-                .encode_histogram::<prometheus_client::encoding::NoLabelSet>(
-                    h.sum_us as f64 / 1e6,
-                    h.count(),
-                    &buckets,
-                    None,
-                )?;
+            family.encode_family(&labels)?.encode_histogram::<prometheus_client::encoding::NoLabelSet>(
+                h.sum_us as f64 / 1e6,
+                h.count(),
+                &buckets,
+                None,
+            )?;
         }
         Ok(())
     }
@@ -193,7 +196,7 @@ fn lane_gauges(out: &mut Out<'_, '_>, s: &Snapshot) -> Encoded {
         ("lane_history_bytes", "Bytes of delivered chunks that are kept", |l| l.stats.backlog.history_bytes as f64),
         ("lane_open_records", "Accepted, not durable yet", |l| l.stats.open as f64),
         ("lane_in_flight_records", "With the producer", |l| l.stats.in_flight as f64),
-        ("lane_oldest_age_seconds", "Age of the oldest undelivered record in memory", |l| l.oldest_age_s),
+        ("lane_oldest_age_seconds", "Age of the oldest undelivered record", |l| l.oldest_age_s),
         ("lane_parked_topics", "Kafka topics that refuse records", |l| l.stats.parked_topics.len() as f64),
         ("lane_full", "1 while a limit of the lane is reached", |l| f64::from(u8::from(l.stats.full))),
     ];
@@ -203,13 +206,31 @@ fn lane_gauges(out: &mut Out<'_, '_>, s: &Snapshot) -> Encoded {
     Ok(())
 }
 
+type StepTime = (&'static str, fn(&LaneStats) -> &Histogram);
+
+/// From which step to which, and where that is counted. One number: the step itself.
+const STEPS: [StepTime; 8] = [
+    ("2-3", |s| &s.hand_us),
+    ("3-4", |s| &s.commit_us),
+    ("4", |s| &s.write_us),
+    ("3-8", |s| &s.direct_us),
+    ("1-8", |s| &s.whole_us),
+    ("6", |s| &s.read_us),
+    ("7-8", |s| &s.delivery_us),
+    ("9", |s| &s.settle_us),
+];
+
 fn latencies(out: &mut Out<'_, '_>, s: &Snapshot) -> Encoded {
-    let lanes = &s.lanes;
-    out.histogram("commit_seconds", "Steps 2 to 4: acceptance to commit", lanes, |l| &l.stats.commit_us)?;
-    out.histogram("direct_seconds", "Steps 2 to 8: acceptance to delivery, never on disk", lanes, |l| {
-        &l.stats.direct_us
-    })?;
-    out.histogram("delivery_seconds", "Steps 7 to 8: hand-over to delivery report", lanes, |l| &l.stats.delivery_us)
+    let rows = s
+        .lanes
+        .iter()
+        .flat_map(|l| STEPS.iter().map(|(steps, of)| ([("lane", l.name.as_str()), ("steps", *steps)], of(&l.stats))));
+    out.histograms("step_seconds", "Time from step to step of a reading's path", rows)
+}
+
+fn answers(out: &mut Out<'_, '_>, sources: &[(String, Histogram)]) -> Encoded {
+    let rows = sources.iter().map(|(source, h)| ([("source", source.as_str())], h));
+    out.histograms("source_answer_seconds", "Steps 1 to 5: arrival to the writing of its answer", rows)
 }
 
 fn clusters(out: &mut Out<'_, '_>, s: &Snapshot) -> Encoded {
@@ -241,5 +262,19 @@ fn spool(out: &mut Out<'_, '_>, s: &Snapshot) -> Encoded {
     out.total("spool_payload_bytes", "Bytes of records put into chunks", p.payload_bytes)?;
     out.total("spool_chunk_bytes", "Bytes of chunks written", p.chunk_bytes)?;
     out.total("device_written_bytes", "Bytes this process caused to be written to storage", p.device_bytes)?;
-    out.gauge("device_written_today_bytes", "The same since midnight UTC", None, p.device_bytes_today as f64)
+    out.gauge("device_written_today_bytes", "The same since midnight UTC", None, p.device_bytes_today as f64)?;
+    kept(out, p)
+}
+
+fn kept(out: &mut Out<'_, '_>, p: &SpoolSnapshot) -> Encoded {
+    let rows = Kind::ALL.map(|kind| (kind.as_str(), p.kept[kind.index()] as f64));
+    out.gauges("spool_kept_rows", "Rows that the listeners keep", "kind", rows.into_iter())?;
+    let ids = p.message_ids;
+    out.gauge("message_ids", "Ids of messages remembered", None, ids.known as f64)?;
+    out.total(
+        "message_id_duplicates",
+        "Messages that came again by their id and were not stored again",
+        ids.duplicates,
+    )?;
+    out.total("message_id_reused", "Messages stored under an id that another payload had", ids.reused)
 }

@@ -5,6 +5,7 @@ use std::sync::Mutex;
 
 use serde::Serialize;
 
+use crate::intake::{KeptRows, Kind};
 use crate::spool::lane::{LaneStats, Mode};
 
 #[derive(Debug, Clone, Default, Serialize)]
@@ -33,7 +34,7 @@ pub struct LaneSnapshot {
     pub mode: Mode,
     pub why: String,
     pub max_bytes: u64,
-    /// Age of the oldest undelivered record that is in memory, seconds.
+    /// Age of the oldest undelivered record, seconds.
     pub oldest_age_s: f64,
     #[serde(flatten)]
     pub stats: LaneStats,
@@ -68,6 +69,24 @@ pub struct SpoolSnapshot {
     pub device_bytes_today: u64,
     pub wear_budget_per_day: Option<u64>,
     pub counted: bool,
+    /// Rows that sources keep, in the order of [`Kind::ALL`](crate::intake::Kind::ALL).
+    #[serde(serialize_with = "by_kind")]
+    pub kept: KeptRows,
+    pub message_ids: MessageIdSnapshot,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct MessageIdSnapshot {
+    /// Remembered.
+    pub known: u64,
+    /// Messages that came again and were not stored again.
+    pub duplicates: u64,
+    /// Messages stored under an id that another payload had.
+    pub reused: u64,
+}
+
+fn by_kind<S: serde::Serializer>(rows: &KeptRows, out: S) -> Result<S::Ok, S::Error> {
+    out.collect_map(Kind::ALL.map(|kind| (kind.as_str(), rows[kind.index()])))
 }
 
 /// The latest snapshot, shared with those who show it.

@@ -32,7 +32,8 @@ pub struct Header {
     pub lane: u32,
     pub first: u64,
     pub n: u32,
-    raw_len: u32,
+    /// Bytes before compression.
+    pub raw_len: u32,
     stored_len: u32,
     codec: u8,
 }

@@ -4,8 +4,10 @@
 //! reads, and its answers come back as [`Reply`]s. Crash order: whatever a commit holds becomes durable together or
 //! not at all, and nobody is told before it is.
 
+mod aside;
 pub mod chunk;
 pub mod disk;
+mod kept;
 pub mod lane;
 mod ledger;
 pub mod lock;
@@ -23,6 +25,7 @@ pub mod store;
 mod tests;
 pub mod window;
 
+use crate::intake::{Change, KeptRows, MessageId};
 use crate::record::Body;
 use chunk::Numbered;
 
@@ -168,11 +171,24 @@ pub struct Commit {
     pub told: Vec<i64>,
     /// Rows of dead letters that lie in one of `chunks` again.
     pub revived: Vec<i64>,
+    /// What sources keep, with the number of each change in the order in which the hub took them. Applied in the order
+    /// of the list.
+    pub changes: Vec<(u64, Change)>,
+    /// Of messages whose readings lie in `chunks` or `dead`, or were dropped with one of `losses`.
+    pub message_ids: Vec<MessageId>,
 }
 
 impl Commit {
     pub fn is_empty(&self) -> bool {
-        self.chunks.is_empty() && self.dead.is_empty() && self.losses.is_empty() && !self.tidies()
+        let inserts = !(self.chunks.is_empty() && self.dead.is_empty() && self.losses.is_empty());
+        !inserts && self.changes.is_empty() && self.message_ids.is_empty() && !self.tidies()
+    }
+
+    /// Bytes that it brings into the file and that can wait for room. 0: it only makes room, or says what went.
+    pub fn grows_by(&self) -> u64 {
+        let records = self.chunks.iter().flat_map(|c| &c.records).map(|(_, body)| body.len() as u64);
+        let changes = self.changes.iter().map(|(_, change)| change.bytes() as u64);
+        records.chain(changes).sum()
     }
 
     /// Whether it settles or evicts anything: work that frees space and can wait a second.
@@ -194,6 +210,16 @@ pub struct Committed {
     pub losses: Vec<Loss>,
     /// What evictions freed, per lane: chunks, unsettled records, stored bytes.
     pub evicted: Vec<(u32, Freed)>,
+    /// How many rows are kept now, when the commit changed any.
+    pub kept: Option<KeptRows>,
+}
+
+/// Ids of one commit as a start finds them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IdBatch {
+    /// ms since 1970.
+    pub at: i64,
+    pub ids: Vec<MessageId>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use super::disk::Disk;
 use super::store::{Read, Store};
-use super::{Commit, Loss, NewChunk, Reply, RowId, StoreError, lock, row_base, row_lane, schema, start};
+use super::{Commit, IdBatch, Loss, Reply, RowId, StoreError, lock, row_base, row_lane, schema, start};
+use crate::intake::Fact;
 
 /// One commit and one read per lane are outstanding at most; the rest is for commands.
 const REQUESTS_MAX: usize = 64;
@@ -48,6 +49,7 @@ pub struct Settings {
     pub gateway: String,
     /// Names of the configured lanes.
     pub lanes: Vec<String>,
+    pub message_ids: crate::config::MessageIds,
 }
 
 /// What a start found and made.
@@ -63,6 +65,10 @@ pub struct Opened {
     pub lost: Vec<(String, u64)>,
     /// Clock offsets (wall minus boot, ms) of earlier runs, for records whose clock was unset.
     pub runs: Vec<RunRow>,
+    /// What sources have kept.
+    pub kept: Vec<Fact>,
+    /// The ids of messages within the window, oldest first.
+    pub message_ids: Vec<IdBatch>,
     /// The damaged file's new name and what was saved from it.
     pub set_aside: Option<SetAside>,
 }
@@ -203,8 +209,9 @@ impl Worker {
     }
 
     fn commit(&mut self, commit: &Commit) {
-        let grows = !commit.chunks.is_empty();
-        if grows && !self.has_room(commit) {
+        let bytes = commit.grows_by();
+        let grows = bytes > 0;
+        if grows && !self.has_room(bytes) {
             // What settles and deletes may still go through: the hub asks for it apart when it hears of the full disk.
             (self.answer)(Reply::CommitFailed(StoreError::DiskFull("less than reserve_bytes is free".into())));
             self.report_disk();
@@ -235,9 +242,13 @@ impl Worker {
     }
 
     /// What has been delivered leaves free pages in the file: with enough of them a commit needs nothing of the disk.
-    fn has_room(&self, commit: &Commit) -> bool {
-        let bytes = |chunk: &NewChunk| chunk.records.iter().map(|(_, body)| body.len() as u64).sum::<u64>();
-        self.disk.room() > 0 || self.store.free_bytes() > commit.chunks.iter().map(bytes).sum()
+    fn has_room(&self, bytes: u64) -> bool {
+        let there_is = || self.disk.room() > 0 || self.store.free_bytes() > bytes;
+        if !there_is() {
+            // An empty file may still take the disk: its pages are given up in the WAL alone.
+            self.store.write_back();
+        }
+        there_is()
     }
 
     /// After an I/O error nothing is known about the open file (a failed fsync may have dropped dirty pages).

@@ -15,11 +15,13 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 use super::chunk;
 use super::lock::with_suffix;
 use super::store::{Store, classify};
-use super::{Commit, Loss, NewChunk, Reason, RowId, StoreError, row_lane};
+use super::{Commit, LANE_SHIFT, Loss, NewChunk, Reason, RowId, StoreError, row_lane};
 use crate::clock;
 
 /// Bytes of records that one transaction brings over.
 const BATCH_BYTES: usize = 1 << 20;
+/// A larger number is no lane's: its rows would not fit into SQLite's.
+const LANE_MAX: u32 = (1 << (63 - LANE_SHIFT)) - 1;
 
 /// What came over.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -39,7 +41,7 @@ pub struct Saved {
 /// # Errors
 /// When the note cannot be written or the file not renamed.
 pub fn set_aside(path: &Path) -> std::io::Result<PathBuf> {
-    let aside = with_suffix(path, &format!("damaged-{}", clock::wall_ms()));
+    let aside = super::aside::name(path, clock::wall_ms());
     let mut note = std::fs::File::create(note(path))?;
     std::io::Write::write_all(&mut note, aside.as_os_str().as_encoded_bytes())?;
     note.sync_all()?;
@@ -160,14 +162,15 @@ impl Rescue<'_> {
         let old = Connection::open_with_flags(aside, flags)?;
         // The damaged file stays as it is, for the raw scan and for a person.
         old.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
-        let kept = copy_small_tables(&old, self.store);
+        let copied = copy_small_tables(&old, self.store);
+        super::kept::salvage(&old, self.store.connection());
         self.learn_ordinals()?;
         let up = self.scan_rows(&old, "ORDER BY seq");
         if up.is_err() {
             // It stops at the damage from the other side.
             let _ = self.scan_rows(&old, "ORDER BY seq DESC");
         }
-        Ok(up.is_ok() && kept.is_ok() && !self.unreadable)
+        Ok(up.is_ok() && copied.is_ok() && !self.unreadable)
     }
 
     fn learn_ordinals(&mut self) -> rusqlite::Result<()> {
@@ -237,33 +240,64 @@ impl Rescue<'_> {
     }
 }
 
-/// Lanes, runs, dead letters and the ledger, each as far as it can be read.
+/// Lanes, runs, dead letters and the ledger, each as far as it can be read. A page that landed in the wrong place may look
+/// like rows of another table: only what this program could have written comes over, else the next start would stumble.
 fn copy_small_tables(old: &Connection, store: &Store) -> rusqlite::Result<()> {
-    let new = store.connection();
-    let copy = |table: &str, columns: &str, marks: &str| -> rusqlite::Result<()> {
-        let mut rows = old.prepare(&format!("SELECT {columns} FROM {table}"))?;
-        let width = rows.column_count();
-        let mut rows = rows.query([])?;
-        let mut insert = new.prepare(&format!("INSERT OR IGNORE INTO {table}({columns}) VALUES({marks})"))?;
-        new.execute_batch("BEGIN")?;
-        let mut read = || -> rusqlite::Result<()> {
-            while let Some(row) = rows.next()? {
-                let values: Vec<rusqlite::types::Value> = (0..width).map(|i| row.get(i)).collect::<Result<_, _>>()?;
-                insert.execute(rusqlite::params_from_iter(values))?;
-            }
-            Ok(())
-        };
-        let read = read();
-        new.execute_batch("COMMIT")?;
-        read
+    let copy = |table: &str, integers: &str, others: &str, genuine: &str| {
+        let whole = integers.split(',').map(|column| format!("typeof({column})='integer' AND ")).collect::<String>();
+        let which = format!("WHERE {whole}{genuine}");
+        copy_table(old, store.connection(), table, &format!("{integers},{others}"), &which)
     };
-    let lanes = copy("lane", "lane,name", "?1,?2");
-    let runs = copy("run", "ordinal,run,started,boot_id,clock_offset,gateway", "?1,?2,?3,?4,?5,?6");
-    let dead = copy("dead", "lane,run,sequence,at,cause,attempts,bytes,body", "?1,?2,?3,?4,?5,?6,?7,?8");
+    let of_a_lane = format!("lane BETWEEN 0 AND {LANE_MAX}");
+    let lanes = copy("lane", "lane", "name", &format!("{of_a_lane} AND typeof(name)='text'"));
+    let runs = copy(
+        "run",
+        "ordinal,run,started",
+        "boot_id,gateway,clock_offset",
+        "typeof(boot_id)='text' AND typeof(gateway)='text' AND typeof(clock_offset) IN ('integer','null')",
+    );
+    let dead = copy(
+        "dead",
+        "lane,run,sequence,at,attempts,bytes",
+        "cause,body",
+        &format!("{of_a_lane} AND attempts BETWEEN 0 AND 4294967295 AND typeof(cause)='text' AND typeof(body)='blob'"),
+    );
+    let loss = copy(
+        "loss",
+        "id,at,lane,run,first,last,n,exact,told",
+        "reason",
+        &format!("{of_a_lane} AND exact IN (0,1) AND typeof(reason)='text'"),
+    );
     // The new file has its own identity already; what it lacks, the totals of old ledger entries, comes over.
-    let totals = copy("state", "k,v", "?1,?2");
-    let loss = copy("loss", "id,at,lane,run,first,last,n,exact,reason,told", "?1,?2,?3,?4,?5,?6,?7,?8,?9,?10");
-    lanes.and(runs).and(dead).and(totals).and(loss)
+    let totals = copy_table(old, store.connection(), "state", "k,v", "WHERE k LIKE 'lost:%' AND typeof(v)='integer'");
+    lanes.and(runs).and(dead).and(loss).and(totals)
+}
+
+/// Copies the rows that `which` (conditions and order) names, up to the first that cannot be read. What the new file has
+/// already stays.
+pub(super) fn copy_table(
+    old: &Connection,
+    new: &Connection,
+    table: &str,
+    columns: &str,
+    which: &str,
+) -> rusqlite::Result<()> {
+    let mut rows = old.prepare(&format!("SELECT {columns} FROM {table} {which}"))?;
+    let width = rows.column_count();
+    let mut rows = rows.query([])?;
+    let marks = vec!["?"; width].join(",");
+    let mut insert = new.prepare(&format!("INSERT OR IGNORE INTO {table}({columns}) VALUES({marks})"))?;
+    new.execute_batch("BEGIN")?;
+    let mut read = || -> rusqlite::Result<()> {
+        while let Some(row) = rows.next()? {
+            let values: Vec<rusqlite::types::Value> = (0..width).map(|i| row.get(i)).collect::<Result<_, _>>()?;
+            insert.execute(rusqlite::params_from_iter(values))?;
+        }
+        Ok(())
+    };
+    let read = read();
+    new.execute_batch("COMMIT")?;
+    read
 }
 
 /// Counts what came over, and writes into the ledger what did not: between two chunks of one run that do not touch,

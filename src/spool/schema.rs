@@ -11,7 +11,7 @@ use super::store::classify;
 /// "FBAY", so that `file` and a salvage know whose file this is.
 const APPLICATION_ID: i32 = 0x4642_4159;
 /// Version of the tables below. A migration for each older one stands in [`migrate`].
-pub const VERSION: i32 = 1;
+pub const VERSION: i32 = 2;
 
 const PAGE_SIZE: i64 = 4096;
 
@@ -33,6 +33,15 @@ const TABLES: &str = "
         id INTEGER PRIMARY KEY AUTOINCREMENT, lane INTEGER NOT NULL, run INTEGER NOT NULL, sequence INTEGER NOT NULL,
         at INTEGER NOT NULL, cause TEXT NOT NULL, attempts INTEGER NOT NULL, bytes INTEGER NOT NULL,
         body BLOB NOT NULL, UNIQUE(lane, run, sequence));
+";
+
+/// What version 2 added: what sources keep ([`crate::intake::Kind`]), and the ids of messages, a row a commit. `seq` of
+/// such a row is the number of the last id in it, counted from the first ever.
+const KEPT_TABLES: &str = "
+    CREATE TABLE kept(
+        kind INTEGER NOT NULL, key BLOB NOT NULL, value BLOB NOT NULL, PRIMARY KEY(kind, key)) WITHOUT ROWID;
+    CREATE TABLE msgid(
+        seq INTEGER PRIMARY KEY, at INTEGER NOT NULL, n INTEGER NOT NULL, hashes BLOB NOT NULL);
 ";
 
 /// Opens or creates the file with everything the promises need.
@@ -72,11 +81,13 @@ fn prepare(conn: &Connection, version: i32) -> Result<(), StoreError> {
     match version {
         0 => create(conn).map_err(|e| classify(&e)),
         VERSION => Ok(()),
-        older if older < VERSION => migrate(conn, older).map_err(|e| classify(&e)),
-        newer if stated(conn) == Some(i64::from(newer)) => Err(StoreError::Open(format!(
+        odd if stated(conn) != Some(i64::from(odd)) => {
+            Err(StoreError::Corrupt(format!("its header speaks of schema version {odd}, its tables do not")))
+        }
+        older if (1..VERSION).contains(&older) => migrate(conn, older).map_err(|e| classify(&e)),
+        newer => Err(StoreError::Open(format!(
             "it has schema version {newer} and this program knows {VERSION}: install the newer forebay again"
         ))),
-        odd => Err(StoreError::Corrupt(format!("its header speaks of schema version {odd}, its tables do not"))),
     }
 }
 
@@ -98,6 +109,7 @@ fn create(conn: &Connection) -> rusqlite::Result<()> {
     let id = new_id();
     conn.execute_batch("BEGIN IMMEDIATE")?;
     conn.execute_batch(TABLES)?;
+    conn.execute_batch(KEPT_TABLES)?;
     conn.execute("INSERT INTO state VALUES('spool_id', ?1)", [id as i64])?;
     conn.execute("INSERT INTO state VALUES('schema', ?1)", [VERSION])?;
     conn.pragma_update(None, "application_id", APPLICATION_ID)?;
@@ -105,12 +117,13 @@ fn create(conn: &Connection) -> rusqlite::Result<()> {
     conn.execute_batch("COMMIT")
 }
 
-/// Each step brings the file from one version to the next within one transaction, so that a kill in the middle leaves
-/// the old version.
+/// All steps from one version to the next within one transaction, so that a kill in the middle leaves the old version.
 fn migrate(conn: &Connection, from: i32) -> rusqlite::Result<()> {
     tracing::info!(from, to = VERSION, "migrating the spool");
     conn.execute_batch("BEGIN IMMEDIATE")?;
-    // There is no version before 1 yet; the first migration takes its place here.
+    if from < 2 {
+        conn.execute_batch(KEPT_TABLES)?;
+    }
     conn.execute("INSERT OR REPLACE INTO state VALUES('schema', ?1)", [VERSION])?;
     conn.pragma_update(None, "user_version", VERSION)?;
     conn.execute_batch("COMMIT")

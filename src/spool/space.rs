@@ -18,6 +18,12 @@ impl Store {
         let _ = self.connection().execute_batch(&format!("PRAGMA incremental_vacuum({pages})"));
     }
 
+    /// Writes the WAL's pages back to where they belong. Only then does the file itself end where its last page does: what
+    /// [`Store::vacuum_slice`] has given back is free on the disk. The WAL keeps its length, for what comes next.
+    pub fn write_back(&self) {
+        let _ = self.connection().query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
+    }
+
     fn page_bytes(&self) -> u64 {
         self.pragma("page_size").max(0) as u64
     }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::disk::Disk;
 use super::owner::{Opened, OpenedLane, SetAside, Settings};
 use super::store::Store;
-use super::{Loss, RowId, StoreError, row_base, salvage};
+use super::{Loss, RowId, StoreError, aside, row_base, salvage};
 use crate::clock;
 
 /// What a start may write: the WAL's index and a few of its frames.
@@ -61,7 +61,9 @@ fn give_up_ballast(settings: &Settings) -> bool {
 }
 
 fn open(settings: &Settings) -> Result<Store, StoreError> {
-    Store::open(&settings.path, settings.max_bytes, settings.dead_bytes_max)
+    let mut store = Store::open(&settings.path, settings.max_bytes, settings.dead_bytes_max)?;
+    store.message_ids = settings.message_ids;
+    Ok(store)
 }
 
 /// SQLite takes an empty file for a new one and deletes the WAL beside it.
@@ -103,6 +105,7 @@ fn refill(
     // Only a spool that says so itself is whole; until then the next start begins the salvage again.
     store.note_salvaged(&path).map_err(|e| e.to_string())?;
     salvage::finish(&settings.path);
+    aside::prune(&settings.path);
     let (chunks, records, missing_at_most) = (saved.chunks, saved.records, saved.missing_at_most);
     Ok((store, SetAside { path, cause, chunks, records, missing_at_most }, saved.losses))
 }
@@ -133,6 +136,8 @@ fn begin_run(
         untold: store.untold_losses(1000)?,
         lost: store.loss_totals()?,
         runs: store.runs()?,
+        kept: store.facts()?,
+        message_ids: store.known_message_ids(clock::wall_ms())?,
         set_aside,
     })
 }

@@ -10,6 +10,8 @@ use super::{
     Commit, Committed, DeadLetter, Evict, EvictUntil, Freed, Loss, NewChunk, Reason, RowId, StoreError, StoredChunk,
     row_base, row_lane, schema,
 };
+use crate::config::MessageIds;
+use crate::intake::KeptRows;
 
 /// What a read found.
 #[derive(Debug, Default)]
@@ -31,6 +33,10 @@ pub struct Store {
     dead_bytes_max: u64,
     /// What a commit had done when its last step failed: whether it happened, the file shows when it is opened again.
     unsure: Option<Committed>,
+    /// How long message ids stay.
+    pub(super) message_ids: MessageIds,
+    /// Rows that sources keep; `None`: not counted yet.
+    pub(super) kept_rows: Option<KeptRows>,
     /// Ledger entries that commands made beside the hub, for [`Store::take_entries_of_commands`].
     pub(super) by_commands: Vec<Loss>,
     pub spool_id: u64,
@@ -68,6 +74,8 @@ impl Store {
             max_bytes,
             dead_bytes_max,
             unsure: None,
+            message_ids: MessageIds::default(),
+            kept_rows: None,
             by_commands: Vec::new(),
             spool_id,
         })
@@ -79,6 +87,7 @@ impl Store {
     /// As [`Store::open`]; the old connection is gone either way.
     pub fn reopen(&mut self) -> Result<(), StoreError> {
         self.conn = schema::open(&self.path, self.max_bytes)?;
+        self.kept_rows = None;
         Ok(())
     }
 
@@ -125,6 +134,8 @@ impl Store {
             let freed = self.evict(eviction, &mut losses)?;
             done.evicted.push((eviction.lane, freed));
         }
+        done.kept = self.apply(&commit.changes)?;
+        self.remember(&commit.message_ids, commit.at)?;
         for new in &commit.chunks {
             done.chunk_bytes.push(self.insert_chunk(new)?);
         }
@@ -141,6 +152,7 @@ impl Store {
             return Err(e);
         }
         crate::faults::point("4-after-commit");
+        self.kept_rows = done.kept.or(self.kept_rows);
         Ok(done)
     }
 

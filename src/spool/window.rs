@@ -2,8 +2,8 @@
 
 use std::collections::VecDeque;
 
-use super::RowId;
-use crate::intake::AckTicket;
+use super::{Commit, RowId};
+use crate::intake::{AckTicket, Change, MessageId};
 use crate::record::Body;
 
 /// Place of a record in its lane. `ordinal` counts the runs in the order in which their chunks lie in the file, so that
@@ -31,8 +31,25 @@ pub struct Open {
     pub body: Body,
     pub stage: Stage,
     pub ack: Option<AckTicket>,
+    pub attached: Option<Box<Attached>>,
     pub accepted_us: u64,
     pub sent_us: u64,
+}
+
+/// What becomes durable in the very commit that holds its record, or that says what else became of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attached {
+    /// In the order in which the hub took changes.
+    pub number: u64,
+    pub change: Option<Change>,
+    pub message_id: Option<MessageId>,
+}
+
+impl Attached {
+    pub fn put_into(&self, commit: &mut Commit) {
+        commit.changes.extend(self.change.iter().map(|change| (self.number, change.clone())));
+        commit.message_ids.extend(self.message_id);
+    }
 }
 
 /// A record of a durable chunk.

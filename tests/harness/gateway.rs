@@ -177,6 +177,12 @@ impl Gateway {
         self.job().wait_for_line(needle)
     }
 
+    /// Where the spool lies. It outlives kills and restarts.
+    #[allow(dead_code, reason = "the tests look; the benchmark does not")]
+    pub fn state_dir(&self) -> PathBuf {
+        self.dir.path().join("state")
+    }
+
     pub fn config(&self) -> PathBuf {
         self.dir.path().join("gateway.toml")
     }

@@ -185,6 +185,18 @@ pub fn free_port() -> u16 {
     panic!("no free port between {PORT_FIRST} and {PORT_LAST}");
 }
 
+/// Says what a test leaves out and why, past the capture of the test's output; `.ci/run` repeats it at its end.
+#[allow(dead_code, reason = "the tests leave something out; the benchmark does not")]
+pub fn skipped(what: &str) {
+    let line = format!("skipped: {what}\n");
+    let _ = io::stderr().write_all(line.as_bytes());
+    if let Some(list) = std::env::var_os("FOREBAY_SKIPPED") {
+        let list =
+            File::options().create(true).append(true).open(list).and_then(|mut file| file.write_all(line.as_bytes()));
+        list.expect("the list of what was skipped can be written");
+    }
+}
+
 /// Asks again and again, for things that have no event to wait for: another process's port or HTTP answer.
 pub fn wait_until<T>(what: &str, ask: impl FnMut() -> Option<T>) -> T {
     wait_long(what, PATIENCE, ask)

@@ -11,6 +11,8 @@ use super::jobs;
 pub struct Extras {
     /// Name, protocol, port.
     pub listeners: Vec<(&'static str, &'static str, u16)>,
+    /// Listeners that clients reach on another port, behind something that passes on: name, that port.
+    pub behind: Vec<(&'static str, u16)>,
     /// Of `server.properties`.
     pub lines: Vec<String>,
     /// SCRAM credentials, as the storage tool wants them.
@@ -44,9 +46,12 @@ pub fn properties(node: Node, port: u16, dir: &Path, extras: &Extras) -> String 
         }
         Role::Second => ("broker", 2, format!("PLAINTEXT://127.0.0.1:{port}")),
     };
+    let mut advertised = listeners.clone();
     let mut protocols = "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT".to_owned();
     for (name, protocol, port) in &extras.listeners {
         listeners += &format!(",{name}://127.0.0.1:{port}");
+        let behind = extras.behind.iter().find(|(known, _)| known == name).map_or(port, |(_, port)| port);
+        advertised += &format!(",{name}://127.0.0.1:{behind}");
         protocols += &format!(",{name}:{protocol}");
     }
     let mut lines = vec![
@@ -54,7 +59,7 @@ pub fn properties(node: Node, port: u16, dir: &Path, extras: &Extras) -> String 
         format!("node.id={id}"),
         format!("controller.quorum.bootstrap.servers=127.0.0.1:{controller_port}"),
         format!("listeners={listeners}"),
-        format!("advertised.listeners={listeners}"),
+        format!("advertised.listeners={advertised}"),
         "controller.listener.names=CONTROLLER".to_owned(),
         format!("listener.security.protocol.map={protocols}"),
         format!("log.dirs={}", dir.join("data").display()),

@@ -25,6 +25,8 @@ pub struct Options {
     pub login: Option<Login>,
     /// Unacknowledged messages per client; `None`: Mosquitto's 20.
     pub max_inflight_messages: Option<u16>,
+    /// Without a session file: what Mosquitto has acknowledged is in its memory alone.
+    pub forgetful: bool,
 }
 
 impl Mosquitto {
@@ -39,6 +41,11 @@ impl Mosquitto {
 
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    #[allow(dead_code, reason = "the benchmark measures it; the tests do not")]
+    pub fn pid(&self) -> u32 {
+        self.job.lock().unwrap().as_ref().expect("the broker runs").pid()
     }
 
     pub fn login(&self) -> Option<&Login> {
@@ -85,7 +92,7 @@ impl Mosquitto {
         let dir = self.dir.path();
         let mut lines = vec![
             format!("listener {} 127.0.0.1", self.port),
-            "persistence true".to_owned(),
+            format!("persistence {}", !options.forgetful),
             format!("persistence_location {}/", dir.display()),
             // Unlimited: nothing that Mosquitto has acknowledged may vanish in its queue, or the count would not close.
             "max_queued_messages 0".to_owned(),
@@ -154,7 +161,8 @@ mod tests {
     #[test]
     fn a_publisher_goes_on_after_a_kill_and_a_pause() {
         let login = Login { user: "plant".to_owned(), password: "rig".to_owned() };
-        let broker = Mosquitto::start(&Options { login: Some(login), max_inflight_messages: Some(100) });
+        let options = Options { login: Some(login), max_inflight_messages: Some(100), ..Options::default() };
+        let broker = Mosquitto::start(&options);
         let mut publisher = Publisher::connect(broker.port(), "dev", broker.login());
         (0..50).for_each(|number| publisher.publish(&Reading::new(1, number)));
         broker.kill();

@@ -26,6 +26,24 @@ pub struct Login {
     pub password: String,
 }
 
+/// Starts rumqttd on a free port. It keeps a session's queue up to a bound and drops the oldest without a word: this
+/// bound is far beyond what a test queues. It cannot be stopped: its threads end with the process.
+#[allow(dead_code, reason = "the benchmark has Mosquitto alone")]
+pub fn rumqttd() -> u16 {
+    let port = super::jobs::free_port();
+    let text = format!(
+        "id = 0\n[router]\nid = 0\nmax_connections = 10\nmax_outgoing_packet_count = 200\n\
+         max_segment_size = 104857600\nmax_segment_count = 10\n\
+         [v4.1]\nname = \"v4\"\nlisten = \"127.0.0.1:{port}\"\nnext_connection_delay_ms = 1\n\
+         [v4.1.connections]\nconnection_timeout_ms = 60000\nmax_payload_size = 20480\nmax_inflight_count = 100\n\
+         dynamic_filters = true\n"
+    );
+    let config: rumqttd::Config = toml::from_str(&text).unwrap();
+    std::thread::spawn(move || drop(rumqttd::Broker::new(config).start()));
+    Client::connect(port, "rig-ready", None);
+    port
+}
+
 /// One accepted connection.
 pub struct Client {
     stream: TcpStream,

@@ -14,6 +14,12 @@ impl Reading {
         Self::padded(device, number, 0)
     }
 
+    /// An alarm of a device that sends nothing else, on `plant/d<device>/alarm`.
+    pub fn alarm(device: usize, number: usize) -> Reading {
+        let reading = Self::new(device, number);
+        Reading { topic: format!("plant/d{device}/alarm"), ..reading }
+    }
+
     /// The same with `padding` bytes more, which do not compress below three quarters.
     pub fn padded(device: usize, number: usize, padding: usize) -> Reading {
         let id = format!("d{device}-{number}");

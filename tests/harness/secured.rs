@@ -72,7 +72,8 @@ impl Secured {
         let scram =
             |mechanism: &str, (name, password): (&str, &str)| format!("{mechanism}=[name={name},password={password}]");
         let scrams = ["SCRAM-SHA-256", "SCRAM-SHA-512"].map(|mechanism| scram(mechanism, PLANT)).to_vec();
-        let kafka = KafkaServer::shared_with(&Extras { listeners, lines: lines(dir.path()), scrams });
+        let kafka =
+            KafkaServer::shared_with(&Extras { listeners, lines: lines(dir.path()), scrams, ..Extras::default() });
         Secured { kafka, ports, dir }
     }
 
@@ -117,15 +118,15 @@ fn write_certificates(dir: &Path) {
     write("stranger.pem", self::authority("Stranger").pem());
 }
 
-fn authority(name: &str) -> CertifiedIssuer<'static, KeyPair> {
+pub fn authority(name: &str) -> CertifiedIssuer<'static, KeyPair> {
     let mut params = CertificateParams::new(Vec::new()).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.distinguished_name.push(DnType::CommonName, name);
     CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
 }
 
-/// Certificate and key, as PEM.
-fn issue(authority: &CertifiedIssuer<'static, KeyPair>, name: &str) -> (String, String) {
+/// Certificate and key for `localhost` and 127.0.0.1, as PEM.
+pub fn issue(authority: &CertifiedIssuer<'static, KeyPair>, name: &str) -> (String, String) {
     let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
     params.subject_alt_names.push(SanType::IpAddress(Ipv4Addr::LOCALHOST.into()));
     params.distinguished_name = rcgen::DistinguishedName::new();

@@ -45,7 +45,7 @@ fn the_spool_says_the_same_with_the_service_running_and_stopped() {
     rig.gateway.stop();
     assert_eq!((undelivered(&rig.gateway, "telemetry"), exported(&rig.gateway)), (running, ids));
     let refused = rig.gateway.command(&["spool", "purge", "nobody", "--yes"]);
-    assert_ne!(refused.code, Some(0), "there is no such lane: {refused:?}");
+    assert_eq!(refused.code, Some(65), "there is no such lane: {refused:?}");
     let unknown = rig.gateway.command(&["spool", "export", "--lane", "no-such-lane"]);
     assert_eq!(unknown.code, Some(65), "{unknown:?}");
     rig.gateway.start_alone();
@@ -117,11 +117,64 @@ fn dead_letters_come_back_or_are_given_up() {
     assert_eq!((ledger.len(), text(&ledger[0], "reason")), (1, "purged"), "{ledger:#?}");
     assert_eq!((&ledger[0]["n"], &ledger[0]["first"]), (&Value::from(1), &letters[2]["sequence"]));
     jobs::wait_until("the ledger's entry is counted", || (rig.gateway.metric(metric::LEDGER) == 1.0).then_some(()));
-    assert_eq!(rig.gateway.command(&["dlq", "show", &numbers[2]]).code, Some(69), "it is gone");
+    for args in [["dlq", "show", &numbers[2]], ["dlq", "requeue", &numbers[2]], ["dlq", "drop", &numbers[2]]] {
+        assert_eq!(rig.gateway.command(&args).code, Some(65), "it is gone: {args:?}");
+    }
+    assert_eq!(rig.gateway.command(&["spool", "purge", "nobody", "--yes"]).code, Some(65));
     rig.gateway.stop();
     let events = rig.kafka.consume_all(&rig.topic("events"));
     let told = events.iter().filter(|event| is_loss(&event.payload)).count();
     assert_eq!(told, 1, "the entry that a command made is told like any other");
+}
+
+/// More than one slice: memory holds a slice of them, and each arrives once.
+#[test]
+fn all_dead_letters_are_requeued_slice_by_slice() {
+    let mut rig = Rig::builder().topic_config("max.message.bytes", "50000").start();
+    let published = rig.load(100, (0..40).map(|n| Reading::padded(n % 4, n, 80_000)).collect()).finish();
+    rig.wait_accepted(published.len());
+    jobs::wait_until("all are dead letters", || {
+        Some(rig.gateway.command(&["dlq", "list", "--json"]).lines()).filter(|letters| letters.len() == 40)
+    });
+    jobs::wait_until("their copies", || {
+        Some(rig.kafka.consume_all(&rig.topic("dead"))).filter(|copies| copies.len() == 40)
+    });
+    rig.kafka.alter_topic(&rig.topic("readings"), "max.message.bytes", "1000000");
+    assert_eq!(rig.gateway.command(&["dlq", "requeue", "--all"]).text(), "requeued 40 of 40\n");
+    assert!(rig.gateway.command(&["dlq", "list", "--json"]).lines().is_empty(), "durable when it is said");
+    let arrived = arrivals(&rig, 40);
+    rig.gateway.stop();
+    assert_eq!((arrived.len(), ids(&arrived).len()), (40, 40));
+    assert_eq!(rig.kafka.consume_all(&rig.topic("readings")).len(), 40, "each once");
+}
+
+/// The lane is gone from the configuration and its records are not: they drain as `default` does, whatever the lane
+/// that stands last is like.
+#[test]
+fn a_lane_removed_from_the_configuration_drains_as_default() {
+    let mut rig = Rig::builder()
+        .own_kafka()
+        .lane("kafka = \"main\"")
+        .before(|gateway, _| {
+            let gateway = gateway.table("[kafka.other]", "bootstrap_servers = \"127.0.0.1:1\"\n");
+            gateway
+                .lane("default", "kafka = \"main\"")
+                .lane("last", "kafka = \"other\"\npriority = -5\ndelivery = \"at-most-once\"")
+        })
+        .start();
+    rig.kafka.stop();
+    let published = rig.load(2_000, plant(5, 0, 60)).finish();
+    rig.wait_accepted(published.len());
+    rig.gateway.stop();
+    let config = std::fs::read_to_string(rig.gateway.config()).unwrap();
+    let renamed = config.replace("\"telemetry\"", "\"renamed\"");
+    assert_ne!(config, renamed);
+    std::fs::write(rig.gateway.config(), renamed).unwrap();
+    rig.gateway.start_alone();
+    assert_eq!(undelivered(&rig.gateway, "telemetry"), 300);
+    rig.saw("records of a removed lane", 300);
+    rig.kafka.restart();
+    assert_eq!(rig.close_books(&published).delivered, 300);
 }
 
 fn is_loss(event: &[u8]) -> bool {

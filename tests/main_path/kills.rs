@@ -7,10 +7,11 @@ use crate::harness::rig::Rig;
 const COMMIT_FIRST: &str = "when = \"always\"";
 const DIRECT: &str = "when = \"offline\"";
 
-/// The fourth passage: by then the path is warm, and records are at every later step too.
+/// The twelfth passage: by then what the gateway has to say of its start is through, the path is warm, and readings are at
+/// every later step too.
 fn killed_at(point: &str, lane: &str) {
     let mut rig = Rig::builder().lane(lane).build();
-    rig.gateway.start_with_fault(&format!("{point}:4"));
+    rig.gateway.start_with_fault(&format!("{point}:12"));
     let load = rig.endless_load(500);
     rig.gateway.wait_for_fault(point);
     rig.gateway.kill9();

@@ -1,18 +1,18 @@
 //! `forebay demo`: the whole path of a reading in one process, with an outage of Kafka to watch. Needs nothing installed.
 //!
 //! ```text
-//! devices (simulate) -> broker (mqtt.rs) -> the gateway itself -> Kafka (kafka.rs) -> witness (kafka.rs)
+//! devices (simulate) -> the gateway itself -> Kafka (kafka.rs) -> witness (kafka.rs)
 //! ```
 //!
 //! `stage` sets all of that up, `play` runs the phases and takes the numbers, `story` is what a person reads. The gateway
-//! is the one that `run` starts, from a configuration file in a directory of its own; nothing here helps it. A broker or
-//! Kafka of one's own can take the place of the embedded ones.
+//! is the one that `run` starts, from a configuration file in a directory of its own; nothing here helps it. Devices publish
+//! to its listener, or to a broker of one's own, from which it reads. A Kafka of one's own can take the place of the
+//! embedded one.
 //!
 //! Exit codes: 0 everything acknowledged is in Kafka; 64 an option makes no sense; 69 a broker or Kafka does not answer;
 //! 70 something acknowledged is lost; 75 something is still on its way, and where it is is kept.
 
 mod kafka;
-mod mqtt;
 mod play;
 mod stage;
 mod story;
@@ -36,7 +36,7 @@ pub struct DemoArgs {
     /// Readings per second of all devices together
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=1000))]
     rate: u32,
-    /// Use this MQTT broker instead of the embedded one (no login, no TLS)
+    /// Put this MQTT broker between devices and gateway, instead of the gateway's own listener (no login, no TLS)
     #[arg(long, value_name = "HOST:PORT")]
     mqtt: Option<String>,
     /// Use this Kafka instead of the embedded one (no login, no TLS). Missing topics are created. Taking it away is up to
@@ -61,8 +61,6 @@ enum DemoError {
     Address(String),
     #[error("make the directory {dir}: {source}")]
     Directory { dir: String, source: std::io::Error },
-    #[error("start the embedded MQTT broker: {0}")]
-    Broker(String),
     #[error("run the embedded Kafka: {0}")]
     Kafka(String),
     #[error(transparent)]
@@ -75,6 +73,8 @@ enum DemoError {
     Gateway(#[from] GatewayError),
     #[error("subscribe at the MQTT broker {host}:{port}: no answer in {seconds} s")]
     NoBroker { host: String, port: u16, seconds: u64 },
+    #[error("listen at {host}:{port}: not possible within {seconds} s")]
+    NotListening { host: String, port: u16, seconds: u64 },
     #[error("go on: the gateway has ended by itself")]
     GatewayEnded,
     #[error("start the devices: {0}")]
@@ -89,7 +89,7 @@ impl DemoError {
             Self::Address(_) | Self::Config(_) => exit::USAGE,
             Self::Cluster(error) => error.exit_code(),
             Self::Witness(_) | Self::NoBroker { .. } => exit::UNAVAILABLE,
-            Self::Directory { .. } | Self::Broker(_) | Self::Kafka(_) | Self::System(_) => exit::OSERR,
+            Self::Directory { .. } | Self::NotListening { .. } | Self::Kafka(_) | Self::System(_) => exit::OSERR,
             Self::Gateway(_) | Self::GatewayEnded | Self::Devices(_) => exit::SOFTWARE,
         }
     }
@@ -107,8 +107,7 @@ pub fn run(args: &DemoArgs) -> u8 {
     }
 }
 
-/// The gateway's own words only, and short: the embedded broker and librdkafka complain at length about an outage that is
-/// part of the story.
+/// The gateway's own words only, and short: librdkafka complains at length about an outage that is part of the story.
 fn log_to_stderr(verbose: bool) {
     let level = if verbose { LevelFilter::INFO } else { LevelFilter::WARN };
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(false).with_target(false);
@@ -120,7 +119,7 @@ fn log_to_stderr(verbose: bool) {
 fn show(args: &DemoArgs) -> Result<u8, DemoError> {
     // It holds the embedded Kafka, so it is dropped last: the clients inside the gateway go first.
     let mut stage = Stage::set_up(args)?;
-    let mut story = Story::new(args.json);
+    let mut story = Story::new(args.json, args.mqtt.is_some());
     story.opening(&stage, args);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let verdict = runtime.block_on(Play::perform(&mut stage, &mut story, args))?;

@@ -3,7 +3,6 @@
 //! Owns everything that runs and takes the numbers; it decides nothing about how they are shown. It ends the devices
 //! before the gateway, and the gateway before the witness, so that each count is final when the next one is awaited.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -22,7 +21,6 @@ use crate::cli::simulate::devices::DeviceOptions;
 use crate::cli::simulate::report::Summary;
 use crate::cli::simulate::run::{Event, Limits, Stop, Target, random_u64, run_devices};
 use crate::gateway::{Counters, Gateway, GatewayError};
-use crate::intake::mqtt::SourceCounters;
 use crate::ops::snapshot::{LaneSnapshot, Shown};
 use crate::spool::lane::Mode;
 
@@ -32,8 +30,8 @@ pub const EQUIPMENTS: u32 = 4;
 const ID_FIELD: &str = "id=string:16..16";
 const LANE: &str = "default";
 
-const SUBSCRIBE_PATIENCE: Duration = Duration::from_secs(15);
-/// Between two looks whether the subscription stands: gauges tell nobody when they change.
+const READY_PATIENCE: Duration = Duration::from_secs(15);
+/// Between two looks whether the gateway can be reached: gauges tell nobody when they change.
 const LOOK_PAUSE: Duration = Duration::from_millis(20);
 /// How long the embedded Kafka may take until the backlog has gone through and the lane is direct again.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(60);
@@ -50,7 +48,7 @@ pub struct Play {
     gateway: JoinHandle<Result<(), GatewayError>>,
     stop_gateway: watch::Sender<bool>,
     interrupted: watch::Receiver<bool>,
-    /// What the broker has acknowledged to the devices.
+    /// What the devices have sent; with a broker between, what it has acknowledged to them.
     published: Arc<Mutex<u64>>,
     started: Instant,
 }
@@ -67,7 +65,7 @@ impl Play {
     /// What keeps it from its end. Everything is stopped then as well, by being dropped.
     pub async fn perform(stage: &mut Stage, story: &mut Story, args: &DemoArgs) -> Result<Verdict, DemoError> {
         let mut play = Self::start(stage)?;
-        play.wait_until_subscribed(stage).await?;
+        play.wait_until_reachable(stage).await?;
         let devices = play.start_devices(stage, args.rate);
         play.started = Instant::now();
         let told = play.tell_phases(stage, story, args).await;
@@ -75,27 +73,32 @@ impl Play {
         bring_back(stage)?;
         told?;
         story.phase(Phase::Count, stage.kafka.is_some());
-        play.close_books(devices).await
+        play.close_books(devices, stage.has_broker).await
     }
 
-    fn start(stage: &Stage) -> Result<Self, DemoError> {
+    fn start(stage: &mut Stage) -> Result<Self, DemoError> {
         let interrupted = listen_for_signals()?;
         let witness = Witness::start(&stage.bootstrap_servers, TOPIC, &stage.config.gateway.name)?;
         let gateway = Gateway::start(stage.config.clone())?;
         let (shown, sources) = (gateway.shown(), gateway.source_counters());
         let (stop_gateway, stopped) = watch::channel(false);
+        stage.release_port();
         let gateway = tokio::spawn(gateway.run(stopped, || ()));
         let (published, started) = (Arc::default(), Instant::now());
         Ok(Self { shown, sources, witness, gateway, stop_gateway, interrupted, published, started })
     }
 
-    /// What is published before would be nobody's: the broker drops what no one has subscribed to.
-    async fn wait_until_subscribed(&self, stage: &Stage) -> Result<(), DemoError> {
+    /// The listener is bound, or the subscription stands: what is published before would be nobody's, as a broker drops
+    /// what no one has subscribed to.
+    async fn wait_until_reachable(&self, stage: &Stage) -> Result<(), DemoError> {
         let started = Instant::now();
-        while sum(&self.sources, |source| &source.subscribed) == 0 {
-            if started.elapsed() > SUBSCRIBE_PATIENCE || *self.interrupted.borrow() {
-                let (host, port) = (stage.broker.host.clone(), stage.broker.port);
-                return Err(DemoError::NoBroker { host, port, seconds: started.elapsed().as_secs() });
+        while self.sources.get().map_or(0, Counters::ready) == 0 {
+            if started.elapsed() > READY_PATIENCE || *self.interrupted.borrow() {
+                let (host, port, seconds) = (stage.server.host.clone(), stage.server.port, started.elapsed().as_secs());
+                return Err(match stage.has_broker {
+                    true => DemoError::NoBroker { host, port, seconds },
+                    false => DemoError::NotListening { host, port, seconds },
+                });
             }
             self.check_gateway()?;
             sleep(LOOK_PAUSE).await;
@@ -107,11 +110,13 @@ impl Play {
         let options = device_options(rate);
         let limits = Limits { instance: stage.instance.clone(), ..Limits::new() };
         let (stop, told) = Stop::channel();
-        let (target, published) = (Target::Mqtt(stage.broker.clone()), Arc::clone(&self.published));
+        let (target, published) = (Target::Mqtt(stage.server.clone()), Arc::clone(&self.published));
+        let has_broker = stage.has_broker;
         let running = tokio::spawn(async move {
             let note = move |event: Event| {
                 if let Event::Progress(counts) = event {
-                    *published.lock().unwrap_or_else(PoisonError::into_inner) = counts.acknowledged;
+                    *published.lock().unwrap_or_else(PoisonError::into_inner) =
+                        if has_broker { counts.acknowledged } else { counts.sent };
                 }
             };
             run_devices(&target, options, limits, told, note).await
@@ -181,7 +186,7 @@ impl Play {
     }
 
     /// Devices, then the readings on their way, then the gateway, then the witness.
-    async fn close_books(self, devices: Devices) -> Result<Verdict, DemoError> {
+    async fn close_books(self, devices: Devices, has_broker: bool) -> Result<Verdict, DemoError> {
         // Nobody to tell means that the devices have ended already.
         let _ = devices.stop.send(true);
         let summary = devices.running.await.map_err(|_| DemoError::GatewayEnded)??;
@@ -191,11 +196,15 @@ impl Play {
         let _ = timeout(LAST_PATIENCE, all).await;
         let _ = self.stop_gateway.send(true);
         self.gateway.await.map_err(|_| DemoError::GatewayEnded)??;
-        let acknowledged = pubacks(&self.sources);
+        let (published, acknowledged) = match has_broker {
+            true => (summary.acknowledged, pubacks(&self.sources)),
+            // The devices' own count: nobody else could say what they were told.
+            false => (summary.sent, summary.acknowledged),
+        };
         let in_spool = lane(&self.shown).map_or(0, |lane| lane.stats.backlog.records);
         // Joins a thread, for a tenth of a second at most; nothing else runs any more.
         let Counted { distinct, repeated } = self.witness.finish();
-        Ok(Verdict::new(summary.acknowledged, acknowledged, distinct, in_spool, repeated))
+        Ok(Verdict::new(published, acknowledged, distinct, in_spool, repeated))
     }
 
     fn numbers(&self) -> Numbers {
@@ -236,15 +245,9 @@ fn bring_back(stage: &Stage) -> Result<(), DemoError> {
     stage.kafka.as_ref().map_or(Ok(()), |kafka| kafka.bring_back().map_err(DemoError::Kafka))
 }
 
-type Count = fn(&SourceCounters) -> &AtomicU64;
-
-fn sum(sources: &OnceLock<Counters>, of: Count) -> u64 {
-    sources.get().map_or(0, |sources| sources.iter().map(|(_, source)| of(source).load(Ordering::Relaxed)).sum())
-}
-
-/// What the gateway has acknowledged to the broker.
+/// What the gateway has acknowledged.
 fn pubacks(sources: &OnceLock<Counters>) -> u64 {
-    sum(sources, |source| &source.pubacks)
+    sources.get().map_or(0, Counters::acknowledged)
 }
 
 fn lane(shown: &Shown) -> Option<LaneSnapshot> {

@@ -1,14 +1,14 @@
-//! What the demo stands on: a directory, a broker, a Kafka, and the gateway's configuration that joins them.
+//! What the demo stands on: a directory, a port or a broker, a Kafka, and the gateway's configuration that joins them.
 
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use super::kafka::Embedded;
 use super::story::{Story, Verdict};
-use super::{DemoArgs, DemoError, mqtt};
+use super::{DemoArgs, DemoError};
 use crate::cli::kafka::Cluster;
 use crate::cli::simulate::mqtt::{Broker, Version};
 use crate::cli::simulate::run::random_u64;
@@ -27,10 +27,13 @@ pub struct Stage {
     pub instance: String,
     pub config: Config,
     pub bootstrap_servers: String,
-    pub broker: Broker,
-    pub embedded_broker: bool,
+    /// Where the devices publish: the gateway's listener, or the person's own broker.
+    pub server: Broker,
+    pub has_broker: bool,
     /// `None`: the person's own.
     pub kafka: Option<Embedded>,
+    /// Holds the listener's port until the gateway takes it.
+    reserved: Option<TcpListener>,
     place: Place,
 }
 
@@ -47,21 +50,30 @@ impl Stage {
     /// What cannot be had.
     pub fn set_up(args: &DemoArgs) -> Result<Self, DemoError> {
         let instance = format!("{:08x}", random_u64() as u32);
-        let broker = match &args.mqtt {
-            Some(address) => broker_at(address)?,
-            None => Broker::plain(start_broker()?),
+        let (server, reserved) = match &args.mqtt {
+            Some(address) => (broker_at(address)?, None),
+            None => {
+                let reserved = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+                (Broker::plain(reserved.local_addr()?), Some(reserved))
+            }
         };
+        let source = if reserved.is_some() { listener_text(&server) } else { broker_text(&server) };
         let kafka = if args.kafka.is_none() { Some(start_kafka()?) } else { None };
         let given = args.kafka.clone().unwrap_or_default();
         let bootstrap_servers = kafka.as_ref().map_or(given, Embedded::bootstrap_servers);
         let place = Place::make(&instance)?;
-        let text = config_text(&instance, &place.dir, &broker, &bootstrap_servers);
+        let text = config_text(&instance, &place.dir, &source, &bootstrap_servers);
         let config = place.write_config(&text)?;
         if kafka.is_none() {
             create_missing_topics(&config)?;
         }
-        let embedded_broker = args.mqtt.is_none();
-        Ok(Self { instance, config, bootstrap_servers, broker, embedded_broker, kafka, place })
+        let has_broker = args.mqtt.is_some();
+        Ok(Self { instance, config, bootstrap_servers, server, has_broker, kafka, reserved, place })
+    }
+
+    /// To be called right before the gateway listens.
+    pub fn release_port(&mut self) {
+        self.reserved = None;
     }
 
     pub fn config_path(&self) -> PathBuf {
@@ -113,10 +125,6 @@ impl Drop for Place {
     }
 }
 
-fn start_broker() -> Result<SocketAddr, DemoError> {
-    mqtt::start().map_err(DemoError::Broker)
-}
-
 fn start_kafka() -> Result<Embedded, DemoError> {
     Embedded::start(&TOPICS).map_err(DemoError::Kafka)
 }
@@ -148,9 +156,23 @@ fn create_missing_topics(config: &Config) -> Result<(), DemoError> {
     Ok(())
 }
 
+fn quoted(text: &str) -> String {
+    toml::Value::from(text).to_string()
+}
+
+fn listener_text(server: &Broker) -> String {
+    format!("[[source.listener]]\nname = \"plant\"\nlisten = \"{}:{}\"\n", server.host, server.port)
+}
+
+fn broker_text(broker: &Broker) -> String {
+    let (host, port) = (quoted(&broker.host), broker.port);
+    format!(
+        "[[source.mqtt]]\nname = \"plant\"\nhost = {host}\nport = {port}\nversion = \"3.1.1\"\nbackoff_min = \"50ms\"\n"
+    )
+}
+
 /// A configuration as a person would write it, with the least that is needed.
-fn config_text(instance: &str, dir: &Path, broker: &Broker, bootstrap_servers: &str) -> String {
-    let quoted = |text: &str| toml::Value::from(text).to_string();
+fn config_text(instance: &str, dir: &Path, source: &str, bootstrap_servers: &str) -> String {
     let topics = TOPICS.map(|(name, n)| format!("[[topic]]\nname = {}\npartitions = {n}\n", quoted(name))).join("\n");
     format!(
         r#"# Written by `forebay demo`.
@@ -160,13 +182,7 @@ name = "demo-{instance}"
 state_dir = {dir}
 runtime_dir = {dir}
 
-[[source.mqtt]]
-name = "plant"
-host = {host}
-port = {port}
-version = "3.1.1"
-backoff_min = "50ms"
-
+{source}
 [[route]]
 filter = "forebay-demo/{instance}/{{line}}/{{equipment}}/status"
 kafka_topic = "{TOPIC}"
@@ -188,8 +204,6 @@ properties = {{ "reconnect.backoff.max.ms" = 1000 }}
 listen = "off"
 "#,
         dir = quoted(&dir.to_string_lossy()),
-        host = quoted(&broker.host),
-        port = broker.port,
         servers = quoted(bootstrap_servers),
     )
 }
@@ -202,13 +216,21 @@ mod tests {
 
     #[test]
     fn the_configuration_is_valid_and_takes_what_the_devices_publish() {
-        let broker = broker_at("localhost").unwrap();
-        let text = config_text("4f1c", Path::new("/tmp/it's \"here\""), &broker, "127.0.0.1:9092");
+        let sources = [
+            listener_text(&Broker::plain(([127, 0, 0, 1], 1883).into())),
+            broker_text(&broker_at("localhost").unwrap()),
+        ];
+        sources.iter().for_each(|source| check_config(source));
+    }
+
+    fn check_config(source: &str) {
+        let text = config_text("4f1c", Path::new("/tmp/it's \"here\""), source, "127.0.0.1:9092");
         let loaded = config::parse_str("demo.toml", &text).unwrap();
-        // One broker is all that the demo has; nothing else about it may be unwise.
+        // One Kafka broker is all that the demo has; nothing else about it may be unwise.
         let expected = |warning: &config::Problem| warning.message.contains("in one broker's memory");
         assert!(loaded.warnings.iter().all(expected), "{:?}", loaded.warnings);
         let config = loaded.config;
+        assert_eq!(config.mqtt_sources.len() + config.listeners.len(), 1);
         assert_eq!(config.gateway.state_dir, Path::new("/tmp/it's \"here\""));
         assert!(config.http.listen.is_none());
         let names: Vec<&str> = config.topics.iter().map(|topic| topic.name.as_str()).collect();

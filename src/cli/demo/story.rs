@@ -19,9 +19,9 @@ use crate::spool::lane::Mode;
 pub struct Numbers {
     /// Since the devices began.
     pub seconds: u64,
-    /// The broker has it.
+    /// The devices have sent it; with a broker between, the broker has it.
     pub published: u64,
-    /// PUBACKs of the gateway to the broker.
+    /// PUBACKs of the gateway.
     pub acknowledged: u64,
     pub in_spool: u64,
     /// Distinct readings that the witness has read.
@@ -41,9 +41,9 @@ pub enum Phase {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Verdict {
-    /// Readings that the broker acknowledged to the devices.
+    /// Readings that the devices sent; with a broker between, those that it acknowledged to them.
     pub published: u64,
-    /// Readings that the gateway acknowledged to the broker.
+    /// Readings that the gateway acknowledged, to the devices or to the broker between.
     pub acknowledged: u64,
     /// Distinct readings that were found in Kafka.
     pub in_kafka: u64,
@@ -90,30 +90,56 @@ impl fmt::Display for Verdict {
 pub struct Story {
     out: Box<dyn Write>,
     json: bool,
+    has_broker: bool,
 }
+
+/// The way of a reading, and what the first two columns count.
+struct Way {
+    picture: &'static str,
+    published: &'static str,
+    confirmed_to: &'static str,
+}
+
+const STRAIGHT: Way = Way {
+    picture: "--MQTT--> Forebay ---------> Kafka
+                         |             ^
+                         +--> spool ---+
+                              (a file on this disk)",
+    published: "sent",
+    confirmed_to: "device",
+};
+
+const THROUGH_A_BROKER: Way = Way {
+    picture: "--MQTT--> broker --MQTT--> Forebay ---------> Kafka
+                                          |             ^
+                                          +--> spool ---+
+                                               (a file on this disk)",
+    published: "handed to the broker",
+    confirmed_to: "broker",
+};
 
 const HEAD: &str = "    time   published   acknowledged   in spool   in Kafka   lane";
 
 impl Story {
-    pub fn new(json: bool) -> Self {
+    /// `has_broker`: a broker stands between the devices and the gateway.
+    pub fn new(json: bool, has_broker: bool) -> Self {
         let out: Box<dyn Write> = if json { Box::new(std::io::stderr()) } else { Box::new(std::io::stdout()) };
-        Self { out, json }
+        Self { out, json, has_broker }
     }
 
     pub fn opening(&mut self, stage: &Stage, args: &DemoArgs) {
-        let broker = if stage.embedded_broker { "inside this program".into() } else { host(stage) };
+        let at = format!("{}:{}", stage.server.host, stage.server.port);
+        let server = if stage.has_broker { format!("Broker: {at}") } else { format!("Forebay listens at {at}") };
         let kafka = if stage.kafka.is_some() { "inside this program" } else { stage.bootstrap_servers.as_str() };
+        let Way { picture, published, confirmed_to } = if stage.has_broker { THROUGH_A_BROKER } else { STRAIGHT };
         self.say(&format!(
             "
-  {DEVICES} devices --MQTT--> broker --MQTT--> Forebay ---------> Kafka
-                                          |             ^
-                                          +--> spool ---+
-                                               (a file on this disk)
+  {DEVICES} devices {picture}
 
-  {DEVICES} devices with {EQUIPMENTS} machines each publish {rate} readings/s. Broker: {broker}. Kafka: {kafka}.
+  {DEVICES} devices with {EQUIPMENTS} machines each publish {rate} readings/s. {server}. Kafka: {kafka}.
 
-  published      readings that the devices have handed to the broker
-  acknowledged   readings that Forebay has confirmed to the broker: each is in Kafka or in the spool
+  published      readings that the devices have {published}
+  acknowledged   readings that Forebay has confirmed to the {confirmed_to}: each is in Kafka or in the spool
   in spool       readings on disk that are not in Kafka yet
   in Kafka       readings found in Kafka by a reader of its own
   lane           direct: straight to Kafka; spooling: to disk first, and from there to Kafka
@@ -176,8 +202,9 @@ impl Story {
     pub fn verdict(&mut self, verdict: &Verdict) {
         let held_back = verdict.published.saturating_sub(verdict.acknowledged);
         if held_back > 0 {
+            let holder = if self.has_broker { "broker" } else { "devices" };
             self.say(&format!(
-                "   {held_back} readings are still with the broker: never acknowledged, never lost by Forebay"
+                "   {held_back} readings are still with the {holder}: never acknowledged, never lost by Forebay"
             ));
         }
         if verdict.repeated > 0 {
@@ -195,10 +222,6 @@ impl Story {
         let _ = writeln!(self.out, "{text}");
         let _ = self.out.flush();
     }
-}
-
-fn host(stage: &Stage) -> String {
-    format!("{}:{}", stage.broker.host, stage.broker.port)
 }
 
 impl fmt::Display for Numbers {

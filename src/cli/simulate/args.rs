@@ -20,15 +20,15 @@ use super::topic::TopicTemplate;
 
 /// Plays edge devices: statuses at an interval, or with --rate numbered messages as fast as asked.
 #[derive(Args)]
-#[command(group(clap::ArgGroup::new("target").required(true).args(["mqtt", "kafka"])))]
-#[command(subcommand_negates_reqs = true, args_conflicts_with_subcommands = true)]
+#[command(group(clap::ArgGroup::new("target").args(["mqtt", "kafka"])))]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct SimulateArgs {
     #[command(subcommand)]
     pub play: Option<Play>,
-    /// MQTT broker as host or host:port (port 1883, with TLS 8883)
+    /// The gateway's listener or any MQTT broker, as host or host:port (port 1883, with TLS 8883) [default: 127.0.0.1]
     #[arg(long, value_name = "HOST:PORT")]
     mqtt: Option<String>,
-    /// Straight to Kafka at these bootstrap servers, keyed by equipment
+    /// Straight to Kafka at these bootstrap servers instead, keyed by equipment
     #[arg(long, value_name = "BOOTSTRAP", conflicts_with = "rate")]
     kafka: Option<String>,
     /// Kafka topic
@@ -130,6 +130,8 @@ pub enum Plan {
     Load(Broker, LoadOptions),
 }
 
+/// Where a gateway listens if nothing else is said.
+const GATEWAY: &str = "127.0.0.1";
 /// Loads above this go to other machines only with consent.
 const REMOTE_RATE_MAX: f64 = 1000.0;
 const GIVE_UP_LOAD: Duration = Duration::from_secs(60);
@@ -154,10 +156,10 @@ impl SimulateArgs {
 
     /// Reads the files that are named, and refuses what is asked for only by mistake.
     pub async fn plan(&self) -> Result<Plan, SimulateError> {
-        let Some(address) = &self.mqtt else {
+        if self.kafka.is_some() {
             return Ok(Plan::Devices(Target::Kafka(self.kafka_target()), self.device_options()));
-        };
-        let broker = self.broker(address)?;
+        }
+        let broker = self.broker(self.mqtt.as_deref().unwrap_or(GATEWAY))?;
         let Some(rate) = self.rate else {
             return Ok(Plan::Devices(Target::Mqtt(broker), self.device_options()));
         };
@@ -309,13 +311,25 @@ mod tests {
 
     #[test]
     fn what_does_not_belong_together_is_refused() {
-        let none =
-            ["", "--mqtt a --kafka b", "--kafka b --rate 5", "--mqtt a --rate 5 --field a=int", "--mqtt a --user u"];
+        let none = ["--mqtt a --kafka b", "--kafka b --rate 5", "--mqtt a --rate 5 --field a=int", "--mqtt a --user u"];
         let bad = ["--qos 3", "--interval 5", "--interval 0s", "--rate 0", "--size 0", "--topic a/#", "--window 0"];
         let bad = bad.map(|option| format!("--mqtt a {option}"));
         for line in none.into_iter().chain(bad.iter().map(String::as_str)) {
             assert!(typed(line).is_err(), "{line}");
         }
+    }
+
+    #[tokio::test]
+    async fn without_a_target_it_is_the_gateway_on_this_machine() {
+        for (line, port) in [("", 1883), ("--tls", 8883)] {
+            let Ok(Plan::Devices(Target::Mqtt(server), _)) = typed(line).unwrap().plan().await else {
+                panic!("not devices at a server: {line:?}");
+            };
+            assert_eq!((server.host.as_str(), server.port), ("127.0.0.1", port), "{line:?}");
+        }
+        let Ok(Plan::Load(server, _)) = typed("--rate max").unwrap().plan().await else { panic!("not a load") };
+        assert!(server.is_loopback().await, "load needs no consent");
+        assert!(matches!(typed("--kafka b").unwrap().plan().await, Ok(Plan::Devices(Target::Kafka(_), _))));
     }
 
     #[tokio::test]

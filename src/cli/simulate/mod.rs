@@ -1,6 +1,6 @@
 //! `forebay simulate`: the Edge Device Simulator.
 //!
-//! Plays edge devices with equipments that publish their status to any MQTT broker, or straight to Kafka; in rate mode
+//! Plays edge devices with equipments that publish their status to the gateway, to any MQTT broker, or straight to Kafka; in rate mode
 //! it publishes numbered messages as fast as asked. It counts every acknowledgement, and exits with 0 only if each
 //! message that awaits one has it. `demo` and tests use [`run::run_devices`] and [`run::run_load`] in process.
 //!

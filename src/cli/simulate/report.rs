@@ -52,6 +52,7 @@ pub struct Summary {
 pub struct LatencyMs {
     pub p50: f64,
     pub p99: f64,
+    pub p999: f64,
     pub max: f64,
 }
 
@@ -94,7 +95,8 @@ impl LatencyMs {
     fn of(counts: &Counts) -> Self {
         let ms = |us: u64| us as f64 / 1000.0;
         let latency = &counts.latency;
-        Self { p50: ms(latency.quantile_us(0.5)), p99: ms(latency.quantile_us(0.99)), max: ms(latency.max_us()) }
+        let at = |q| ms(latency.quantile_us(q));
+        Self { p50: at(0.5), p99: at(0.99), p999: at(0.999), max: ms(latency.max_us()) }
     }
 }
 
@@ -105,7 +107,7 @@ impl fmt::Display for Summary {
         writeln!(f, "sent            {sent} ({} again after {} disconnects)", self.resent, self.disconnects)?;
         writeln!(f, "acknowledged    {acknowledged} ({refused} refused, {unacknowledged} open)")?;
         writeln!(f, "rate            {:.0}/s over {:.3} s", self.rate, self.seconds)?;
-        let LatencyMs { p50, p99, max } = self.latency_ms;
+        let LatencyMs { p50, p99, max, .. } = self.latency_ms;
         writeln!(f, "acknowledgement p50 {p50:.3} ms, p99 {p99:.3} ms, max {max:.3} ms")?;
         if self.skipped_readings > 0 {
             writeln!(f, "skipped         {} readings whose time passed", self.skipped_readings)?;

@@ -286,6 +286,7 @@ priority = 5
 name = "events"
 priority = 3
 delivery = "at-most-once"
+when_full = "drop-newest"
 "#
     ));
 }

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod listener;
 mod loading;
 mod mistakes;
 mod parts;

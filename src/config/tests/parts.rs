@@ -22,6 +22,7 @@ fn defaults() {
     assert_eq!((config.memory.intake, config.memory.window, config.memory.producer), (8 * MIB, 8 * MIB, 6 * MIB));
     assert_eq!(config.spool.path, PathBuf::from("/var/lib/forebay/spool.db"));
     assert_eq!(config.spool.ack_delay, Duration::from_millis(5));
+    assert_eq!(config.spool.message_ids, crate::config::MessageIds::default());
     let source = &config.mqtt_sources[0];
     assert_eq!((source.name.as_str(), source.port), ("mqtt", 1883));
     assert_eq!(source.client_id, "fb-0123456789ab-mqtt");

@@ -17,7 +17,7 @@ fn it_loads_with_its_one_warning() {
 }
 
 /// Each `# key = value` as if it were live; `##` stays prose.
-fn uncommented() -> String {
+pub fn uncommented() -> String {
     let live = |line: &str| match line.strip_prefix("# ") {
         Some(rest) if rest.starts_with('[') || rest.contains(" = ") => rest.to_owned(),
         _ => line.to_owned(),
@@ -37,37 +37,70 @@ fn every_example_in_it_is_right() {
     assert!(problems.is_empty(), "{}", problems.iter().map(ToString::to_string).collect::<String>());
 }
 
+/// `text` with these lines live.
+fn with(text: &str, commented: &[&str]) -> String {
+    commented.iter().fold(text.to_owned(), |text, line| {
+        assert!(text.contains(line), "{line}");
+        // The first one: tables further down have keys of the same name.
+        text.replacen(line, &line[2..], 1)
+    })
+}
+
+fn every_default_is_written(text: &str, defaults: &[(&str, &str)]) {
+    let hash_of = |text: &str| parse_str("gateway.toml", text).unwrap_or_else(|p| panic!("{p}")).config.hash;
+    let plain = hash_of(text);
+    for (key, value) in defaults {
+        assert_eq!(hash_of(&with(text, &[&format!("# {key} = {value}")])), plain, "{key}");
+    }
+}
+
 #[test]
 fn every_commented_default_is_the_default() {
-    let value_of = |text: &str| parse_str("gateway.toml", text).unwrap_or_else(|p| panic!("{p}")).config;
-    let plain = value_of(REFERENCE);
-    for (key, value) in [
-        ("ack_delay", "5ms"),
-        ("reserve_bytes", "64MiB"),
-        ("ballast_bytes", "4MiB"),
-        ("stop_timeout", "5s"),
-        ("linger", "2ms"),
-        ("compression", "zstd"),
-        ("keep_alive", "30s"),
-        ("connect_timeout", "10s"),
-        ("session_expiry", "7d"),
-        ("packet_size_max", "1MiB"),
-        ("unacked_bytes_max", "8MiB"),
-        ("backoff_min", "1s"),
-        ("backoff_max", "60s"),
-        ("heartbeat", "60s"),
-        ("listen", "127.0.0.1:9464"),
-        ("level", "info"),
-        ("grace", "auto"),
-        ("intake", "8MiB"),
-        ("producer", "6MiB"),
-        ("state_dir", "/var/lib/forebay"),
-    ] {
-        let commented = format!("# {key} = \"{value}\"");
-        assert_eq!(REFERENCE.matches(&commented).count(), 1, "{commented}");
-        let live = value_of(&REFERENCE.replace(&commented, &commented[2..]));
-        assert_eq!(live.hash, plain.hash, "{key}");
-    }
+    let defaults = [
+        ("ack_delay", r#""5ms""#),
+        ("reserve_bytes", r#""64MiB""#),
+        ("ballast_bytes", r#""4MiB""#),
+        ("message_id_window", "200000"),
+        ("message_id_max_age", r#""24h""#),
+        ("stop_timeout", r#""5s""#),
+        ("linger", r#""2ms""#),
+        ("compression", r#""zstd""#),
+        ("unacked_bytes_max", r#""8MiB""#),
+        ("fan_out_bytes_max", r#""1MiB""#),
+        ("heartbeat", r#""60s""#),
+        ("listen", r#""127.0.0.1:9464""#),
+        ("level", r#""info""#),
+        ("grace", r#""auto""#),
+        ("intake", r#""8MiB""#),
+        ("window", r#""6MiB""#),
+        ("producer", r#""6MiB""#),
+        ("fan_out", r#""2MiB""#),
+        ("state_dir", r#""/var/lib/forebay""#),
+    ];
+    every_default_is_written(REFERENCE, &defaults);
+}
+
+#[test]
+fn every_commented_default_of_a_broker_is_the_default() {
+    // Instead of the listener, whose keys have some of the same names.
+    let (before, rest) = REFERENCE.split_once("## An MQTT server of our own").unwrap();
+    let (_, mqtt) = rest.split_once("## For plants with a broker").unwrap();
+    let text =
+        with(&format!("{before}##{mqtt}"), &["# [[source.mqtt]]", "# name = \"plant\"", "# host = \"localhost\""]);
+    let defaults = [
+        ("port", "1883"),
+        ("version", r#""5""#),
+        ("keep_alive", r#""30s""#),
+        ("connect_timeout", r#""10s""#),
+        ("session_expiry", r#""7d""#),
+        ("receive_maximum", "4096"),
+        ("unacked_bytes_max", r#""8MiB""#),
+        ("packet_size_max", r#""1MiB""#),
+        ("backoff_min", r#""1s""#),
+        ("backoff_max", r#""60s""#),
+        ("session_per_lane", "false"),
+    ];
+    every_default_is_written(&text, &defaults);
 }
 
 /// The dotted path of every key in the reference, live or commented; keys of inline tables among them.

@@ -156,7 +156,7 @@ impl<'a, S: AsyncRead + AsyncWrite> Connection<'a, S> {
     /// Everything that can be done without waiting.
     fn turn(&mut self, now: Instant) -> Result<(), MqttError> {
         let counters = &self.session.counters;
-        self.receiver.answer(&mut self.out, counters);
+        self.receiver.answer(&mut self.out, now - self.zero, counters);
         if self.stop_at.is_none() {
             let taken = self.take_packets(now);
             // Also after an error: what has been entered into the ledger must reach the hub, else its ack never comes.
@@ -184,7 +184,7 @@ impl<'a, S: AsyncRead + AsyncWrite> Connection<'a, S> {
         self.obstacle = None;
         loop {
             if self.skim.is_some() {
-                if !self.skim_on()? {
+                if !self.skim_on(now)? {
                     break;
                 }
                 continue;
@@ -238,7 +238,7 @@ impl<'a, S: AsyncRead + AsyncWrite> Connection<'a, S> {
     }
 
     /// `false`: more of the oversize packet is to come.
-    fn skim_on(&mut self) -> Result<bool, MqttError> {
+    fn skim_on(&mut self, now: Instant) -> Result<bool, MqttError> {
         let Some(skim) = self.skim.as_mut() else { return Ok(true) };
         if !skim.feed(&mut self.input) {
             return Ok(false);
@@ -249,18 +249,18 @@ impl<'a, S: AsyncRead + AsyncWrite> Connection<'a, S> {
             let publish = skim.finish(config.version, config.packet_size_max)?;
             self.session.tell(SourceEvent::Oversize { topic: publish.topic.clone(), bytes });
             let kept = publish.topic.len() + publish.payload.len();
-            self.receive(publish, kept);
+            self.receive(publish, kept, now);
         }
         Ok(true)
     }
 
-    fn receive(&mut self, publish: Publish, bytes: usize) {
-        self.receiver.take(publish, bytes, self.session);
+    fn receive(&mut self, publish: Publish, bytes: usize, now: Instant) {
+        self.receiver.take(publish, bytes, now - self.zero, self.session);
     }
 
     fn apply(&mut self, packet: Inbound, bytes: usize, now: Instant) -> Result<(), MqttError> {
         match packet {
-            Inbound::Publish(publish) => self.receive(publish, bytes),
+            Inbound::Publish(publish) => self.receive(publish, bytes, now),
             Inbound::PingResp => {}
             Inbound::SubAck { pkid, results } => {
                 let refusals = self.subscriber.suback(pkid, results).map_err(|_| unasked("SUBACK", pkid))?;

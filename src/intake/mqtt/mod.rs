@@ -3,7 +3,7 @@
 //! A session goes through these files: `session.rs` connects (`tls.rs`, `handshake.rs`) and reconnects, `connection.rs` is one connection's loop,
 //! `receive.rs` turns packets into deliveries (steps 1 and 2), `window.rs` holds what is unanswered and decides which
 //! PUBACK may leave (step 5). `codec.rs` is the only seam to rumqttc. The rest is pure: `liveness.rs`, `topics.rs`,
-//! `oversize.rs`, `rate.rs`, `backoff.rs`.
+//! `oversize.rs`, `backoff.rs`, and `waits.rs`, `window.rs` and `rate.rs` one folder up.
 //!
 //! A session owns its connection, its unanswered readings and the subscriptions in the broker. It never answers a
 //! reading whose ticket has not been fired, never sends an ack of one connection on another, and never holds more than
@@ -15,27 +15,28 @@ mod connection;
 mod handshake;
 mod liveness;
 mod oversize;
-mod rate;
 mod receive;
 mod session;
-mod tls;
+pub(super) mod tls;
 mod topics;
 mod window;
 
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use bytes::BytesMut;
 use tokio::sync::mpsc;
 
 pub use codec::Malformed;
 pub use tls::TlsError;
 
 use super::{Deliver, Route, SourceEvent};
-use crate::config::{MqttSource, Subscription};
+use crate::config::{MqttSource, MqttVersion, Subscription};
+use crate::ops::histogram::Histogram;
 use crate::record::Arrival;
 
 /// Tells the time of an arrival: the gateway's clock.
@@ -90,6 +91,8 @@ pub struct SourceCounters {
     /// Packets that broke the protocol and were taken nevertheless: a packet id in use, a topic that is none.
     pub violations: AtomicU64,
     pub events_dropped: AtomicU64,
+    /// How long readings waited for their answers (steps 1 to 5).
+    pub answered: Mutex<Histogram>,
     /// Gauge: readings delivered and not yet answered.
     pub unacked: AtomicU64,
     /// Gauge: their bytes in memory, as the gate counts them.
@@ -98,6 +101,25 @@ pub struct SourceCounters {
     pub connected: AtomicU64,
     /// Gauge: 1 between the answer to the last SUBSCRIBE and the end of the connection: what is published now comes here.
     pub subscribed: AtomicU64,
+}
+
+/// Cuts all packets off `data` and decodes them, each also as one that is too large to hold; for fuzzing.
+pub(crate) fn decode_all(version: MqttVersion, data: &[u8]) {
+    let mut input = BytesMut::from(data);
+    while let Ok(Some(head)) = codec::Head::peek(&input) {
+        assert!(head.total() > head.remaining, "the fixed header counts");
+        if input.len() < head.total() {
+            return;
+        }
+        let frame = input.split_to(head.total()).freeze();
+        if head.kind() == codec::kind::PUBLISH {
+            let mut skim = oversize::Skim::new(head);
+            let mut streamed = BytesMut::from(&frame[..]);
+            assert!(skim.feed(&mut streamed) && streamed.is_empty(), "it ends where the packet ends");
+            let _ = skim.finish(version, 1024);
+        }
+        let _ = codec::decode(version, head, frame);
+    }
 }
 
 impl SourceCounters {

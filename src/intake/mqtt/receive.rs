@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::codec::{self, Publish};
-use super::rate::Bucket;
 use super::window::{Answer, Gate, Ledger};
 use super::{MqttSession, SourceCounters};
+use crate::intake::rate::Bucket;
+use crate::intake::waits::Waits;
 use crate::intake::{Ack, AckQueue, AckTicket, Delivery, Fate, Routed};
 use crate::record::{Arrival, Reading};
 use bytes::BytesMut;
@@ -41,6 +42,7 @@ pub(super) struct Receiver {
     arrival: Option<Arrival>,
     readings: u64,
     payload_bytes: u64,
+    waits: Waits,
 }
 
 impl Receiver {
@@ -58,12 +60,14 @@ impl Receiver {
             arrival: None,
             readings: 0,
             payload_bytes: 0,
+            waits: Waits::default(),
         }
     }
 
     /// A new connection begins.
     pub(super) fn next_generation(&mut self) {
         self.ledger.next_generation();
+        self.waits.clear();
     }
 
     /// Whether a reading in a packet of `packet_bytes` may come in at `now` (since the session's start).
@@ -84,7 +88,7 @@ impl Receiver {
     }
 
     /// Step 1: a reading has been received. Routes it and puts it into the batch.
-    pub(super) fn take(&mut self, publish: Publish, packet_bytes: usize, session: &MqttSession) {
+    pub(super) fn take(&mut self, publish: Publish, packet_bytes: usize, now: Duration, session: &MqttSession) {
         let counters = &session.counters;
         let answer = match publish.qos {
             0 => Answer::Nothing,
@@ -92,6 +96,7 @@ impl Receiver {
             _ => Answer::PubRec(publish.pkid),
         };
         let (ack, repeated) = self.ledger.push(answer, cost(packet_bytes));
+        self.waits.begin(now);
         if repeated || publish.unfit.is_some() {
             SourceCounters::add(&counters.violations, 1);
         }
@@ -142,7 +147,7 @@ impl Receiver {
 
     /// Takes fired acks and writes the answers that may leave: step 5, after 4 or 8. A part of them at a time, see
     /// [`Receiver::has_fired`].
-    pub(super) fn answer(&mut self, out: &mut BytesMut, counters: &SourceCounters) {
+    pub(super) fn answer(&mut self, out: &mut BytesMut, now: Duration, counters: &SourceCounters) {
         if self.fired_next == self.fired.len() {
             self.queue.take(&mut self.fired);
             self.fired_next = 0;
@@ -153,14 +158,18 @@ impl Receiver {
             stale += u64::from(!self.ledger.fire(ack));
         }
         self.fired_next = end;
-        let mut pubacks = 0;
+        let (mut done, mut pubacks) = (0, 0);
         while let Some(answer) = self.ledger.take_ready() {
+            done += 1;
             match answer {
                 Answer::Nothing => continue,
                 Answer::PubAck(pkid) => codec::write_puback(pkid, out),
                 Answer::PubRec(pkid) => codec::write_pubrec(pkid, out),
             }
             pubacks += 1;
+        }
+        if done > 0 {
+            self.waits.end(done, now, &mut counters.answered.lock().expect("no holder of this lock panics"));
         }
         if stale > 0 {
             SourceCounters::add(&counters.acks_stale, stale);

@@ -38,7 +38,7 @@ pub enum TlsError {
 }
 
 /// Certificates are checked against the gateway's clock, which knows better than the system's after a start without RTC.
-struct GatewayTime(Clock);
+pub(in crate::intake) struct GatewayTime(pub Clock);
 
 impl fmt::Debug for GatewayTime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -99,12 +99,15 @@ fn roots(tls: &Tls) -> Result<RootCertStore, TlsError> {
     if roots.is_empty() { Err(TlsError::NoRoots { place }) } else { Ok(roots) }
 }
 
-fn certificates(what: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+pub(in crate::intake) fn certificates(
+    what: &'static str,
+    path: &Path,
+) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let fault = |e: tokio_rustls::rustls::pki_types::pem::Error| file_error(what, path, &e);
     CertificateDer::pem_file_iter(path).map_err(fault)?.collect::<Result<_, _>>().map_err(fault)
 }
 
-fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
+pub(in crate::intake) fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
     PrivateKeyDer::from_pem_file(path).map_err(|e| file_error("key", path, &e))
 }
 

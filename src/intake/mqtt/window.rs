@@ -5,9 +5,8 @@
 //! still on their way through the hub, so that a flapping connection cannot pile up readings beyond the gate's bound.
 //! [`Gate`] decides whether the next reading may come in. None of them sends anything.
 
-use std::collections::VecDeque;
-
 use crate::intake::Ack;
+use crate::intake::window::{self, Window};
 
 /// What the broker gets once the reading is durable (step 5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,95 +18,13 @@ pub(super) enum Answer {
     PubRec(u16),
 }
 
-impl Answer {
-    fn packet_id(self) -> Option<u16> {
-        match self {
+impl window::Answer for Answer {
+    const NOTHING: Self = Answer::Nothing;
+
+    fn packet_id(&self) -> Option<u16> {
+        match *self {
             Answer::Nothing => None,
             Answer::PubAck(pkid) | Answer::PubRec(pkid) => Some(pkid),
-        }
-    }
-}
-
-#[derive(Debug)]
-struct Slot {
-    answer: Answer,
-    bytes: u64,
-    fired: bool,
-}
-
-/// One bit for each packet id.
-const PACKET_ID_WORDS: usize = 65_536 / 64;
-
-/// The unanswered readings of one connection, in order of arrival.
-#[derive(Debug)]
-pub(super) struct Window {
-    generation: u64,
-    /// Number of the reading in the first slot.
-    first: u64,
-    slots: VecDeque<Slot>,
-    packet_ids: Vec<u64>,
-}
-
-impl Window {
-    pub(super) fn new(generation: u64) -> Self {
-        Window { generation, first: 0, slots: VecDeque::new(), packet_ids: vec![0; PACKET_ID_WORDS] }
-    }
-
-    /// Opens a slot. Returns its ack and whether the packet id was already unanswered here.
-    ///
-    /// Such a repeat breaks MQTT-2.3.1-4. Only the latest slot then keeps the answer: a first PUBACK would let the
-    /// broker reuse the id, and the second one would acknowledge a message that we have not stored.
-    pub(super) fn push(&mut self, answer: Answer, bytes: u64) -> (Ack, bool) {
-        let repeated = answer.packet_id().is_some_and(|pkid| !self.claim(pkid));
-        if repeated {
-            self.withdraw(answer.packet_id());
-        }
-        let number = self.first + self.slots.len() as u64;
-        self.slots.push_back(Slot { answer, bytes, fired: false });
-        (Ack { generation: self.generation, number }, repeated)
-    }
-
-    fn withdraw(&mut self, packet_id: Option<u16>) {
-        for slot in self.slots.iter_mut().filter(|slot| slot.answer.packet_id() == packet_id) {
-            slot.answer = Answer::Nothing;
-        }
-    }
-
-    /// Marks a reading as durable. `false`: no such reading is unanswered, or it was marked before.
-    pub(super) fn fire(&mut self, number: u64) -> bool {
-        let slot = number.checked_sub(self.first).and_then(|at| self.slots.get_mut(usize::try_from(at).ok()?));
-        slot.is_some_and(|slot| !std::mem::replace(&mut slot.fired, true))
-    }
-
-    /// Takes the next answer that may leave, with the bytes it frees: the first slot, if it has been fired.
-    pub(super) fn take_ready(&mut self) -> Option<(Answer, u64)> {
-        if !self.slots.front()?.fired {
-            return None;
-        }
-        let slot = self.slots.pop_front()?;
-        self.first += 1;
-        if let Some(pkid) = slot.answer.packet_id() {
-            self.release(pkid);
-        }
-        Some((slot.answer, slot.bytes))
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.slots.is_empty()
-    }
-
-    /// `false` when the id was taken already.
-    fn claim(&mut self, pkid: u16) -> bool {
-        let (word, bit) = (&mut self.packet_ids[usize::from(pkid) / 64], 1 << (pkid % 64));
-        let free = *word & bit == 0;
-        *word |= bit;
-        free
-    }
-
-    fn release(&mut self, pkid: u16) {
-        // A window of an earlier connection has no ids any more.
-        if let Some(word) = self.packet_ids.get_mut(usize::from(pkid) / 64) {
-            *word &= !(1 << (pkid % 64));
         }
     }
 }
@@ -115,9 +32,9 @@ impl Window {
 /// All that is unanswered in a session: the present connection's window and what earlier ones left in the hub.
 #[derive(Debug)]
 pub(super) struct Ledger {
-    current: Window,
+    current: Window<Answer>,
     /// At most one for each reading still out: empty ones are removed.
-    old: Vec<Window>,
+    old: Vec<Window<Answer>>,
     count: u64,
     bytes: u64,
 }
@@ -129,9 +46,8 @@ impl Ledger {
 
     /// A new connection begins: from here on, acks of earlier ones answer nobody.
     pub(super) fn next_generation(&mut self) {
-        let next = Window::new(self.current.generation + 1);
-        let mut ended = std::mem::replace(&mut self.current, next);
-        ended.packet_ids = Vec::new();
+        let next = Window::new(self.current.generation() + 1);
+        let ended = std::mem::replace(&mut self.current, next);
         if !ended.is_empty() {
             self.old.push(ended);
         }
@@ -146,10 +62,10 @@ impl Ledger {
 
     /// Marks a reading as durable. `false`: it belongs to an earlier connection, or to none.
     pub(super) fn fire(&mut self, ack: Ack) -> bool {
-        if ack.generation == self.current.generation {
+        if ack.generation == self.current.generation() {
             return self.current.fire(ack.number);
         }
-        if let Some(at) = self.old.iter().position(|window| window.generation == ack.generation) {
+        if let Some(at) = self.old.iter().position(|window| window.generation() == ack.generation) {
             let window = &mut self.old[at];
             window.fire(ack.number);
             while let Some((_, bytes)) = window.take_ready() {
@@ -219,6 +135,8 @@ impl Gate {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::VecDeque;
+
     use proptest::prelude::*;
 
     use super::*;

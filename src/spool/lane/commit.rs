@@ -1,8 +1,7 @@
 //! The lane's part of a commit: what goes into it (step 4), and what follows when it is durable (steps 5 and 9).
 
-use super::{Burial, Lane, Mode, THIS_RUN};
+use super::{Burial, Dropped, Lane, Mode, THIS_RUN};
 use crate::config::{Delivery as Guarantee, WhenFull};
-use crate::intake::AckTicket;
 use crate::spool::chunk::Numbered;
 use crate::spool::window::{Held, HeldRecord, Open, RECORD_OVERHEAD, Stage};
 use crate::spool::{Commit, Evict, EvictUntil, Freed, Loss, NewChunk, Reason, RowId, row_base};
@@ -18,8 +17,10 @@ const EVICT_SHARE: u64 = 20;
 pub struct Staged {
     pub settled: Vec<(RowId, bool)>,
     pub bitmaps: Vec<(RowId, Vec<u8>)>,
+    /// Since when the first of `settled` waits, µs of this process.
+    pub(super) settled_us: Option<u64>,
     dead: Vec<Burial>,
-    dropped: Vec<(Loss, Vec<AckTicket>)>,
+    dropped: Vec<Dropped>,
     /// Open records from the front that are in the commit's chunk.
     pub(super) open: usize,
     row: RowId,
@@ -88,11 +89,15 @@ impl Lane {
         if insert {
             self.plan_chunk(commit, room);
         }
-        self.staged.dropped.append(&mut self.dropped);
+        self.staged.dropped.extend(self.dropped.extract_if(.., |d| insert || d.attached.is_empty()));
         commit.settled.extend_from_slice(&self.staged.settled);
         commit.bitmaps.extend_from_slice(&self.staged.bitmaps);
         commit.dead.extend(self.staged.dead.iter().map(|b| b.letter.clone()));
-        commit.losses.extend(self.staged.dropped.iter().map(|(loss, _)| loss.clone()));
+        commit.losses.extend(self.staged.dropped.iter().map(|d| d.loss.clone()));
+        let buried = self.staged.dead.iter().filter_map(|b| b.attached.as_deref());
+        let dropped = self.staged.dropped.iter().flat_map(|d| &d.attached);
+        let stored = self.open.iter().take(self.staged.open).filter_map(|o| o.attached.as_deref());
+        buried.chain(dropped).chain(stored).for_each(|attached| attached.put_into(commit));
     }
 
     fn plan_chunk(&mut self, commit: &mut Commit, room: u64) {
@@ -225,7 +230,7 @@ impl Lane {
     }
 
     fn drop_newest(&mut self, count: usize) {
-        let mut acks = Vec::new();
+        let (mut acks, mut attached) = (Vec::new(), Vec::new());
         let (mut first, mut last, mut n) = (None, 0, 0);
         for _ in 0..count {
             // What is with the producer is never dropped.
@@ -236,12 +241,13 @@ impl Lane {
             first.get_or_insert(open.sequence);
             (last, n) = (open.sequence, n + 1);
             acks.extend(open.ack);
+            attached.extend(open.attached.map(|boxed| *boxed));
         }
         if let Some(first) = first {
             self.stats.lost += n;
             let reason = Reason::DropNewest.as_str().to_owned();
             let loss = Loss { id: 0, at: 0, lane: self.number, run: self.run, first, last, n, exact: true, reason };
-            self.dropped.push((loss, acks));
+            self.dropped.push(Dropped { loss, acks, attached });
         }
     }
 
@@ -260,7 +266,7 @@ impl Lane {
             self.settle_held(at);
         }
         self.stats.lost += losses.iter().map(|l| l.n).sum::<u64>();
-        self.dropped.extend(losses.into_iter().map(|l| (l, Vec::new())));
+        self.dropped.extend(losses.into_iter().map(|loss| Dropped { loss, acks: Vec::new(), attached: Vec::new() }));
         // The ledger tells exactly what is gone, also after a crash: what was purged of a chunk is marked with it.
         let partly = self.window.chunks().filter(|c| c.unsettled < c.records.len()).map(|c| (c.row, c.bitmap()));
         self.pending.bitmaps.extend(partly);
@@ -277,10 +283,13 @@ impl Lane {
     pub fn committed(&mut self, stored: Option<u64>, now_us: u64) {
         let staged = std::mem::take(&mut self.staged);
         self.purge_staged = false;
+        if let Some(since) = staged.settled_us {
+            self.stats.settle_us.record(now_us.saturating_sub(since));
+        }
         for ack in staged.dead.into_iter().filter_map(|b| b.ack) {
             ack.fire();
         }
-        for ack in staged.dropped.into_iter().flat_map(|(_, acks)| acks) {
+        for ack in staged.dropped.into_iter().flat_map(|d| d.acks) {
             ack.fire();
         }
         if staged.open > 0 {
@@ -350,6 +359,7 @@ impl Lane {
         staged.settled.append(&mut self.pending.settled);
         staged.bitmaps.append(&mut self.pending.bitmaps);
         (self.pending.settled, self.pending.bitmaps) = (staged.settled, staged.bitmaps);
+        self.pending.settled_us = staged.settled_us.or(self.pending.settled_us);
         staged.dead.append(&mut self.dead);
         self.dead = staged.dead;
         staged.dropped.append(&mut self.dropped);

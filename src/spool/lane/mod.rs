@@ -22,11 +22,11 @@ mod read;
 mod send;
 mod tally;
 #[cfg(test)]
-pub(super) mod tests;
+pub(crate) mod tests;
 
 use std::collections::VecDeque;
 
-use super::window::{Key, Open, RECORD_OVERHEAD, Stage, Window};
+use super::window::{Attached, Key, Open, RECORD_OVERHEAD, Stage, Window};
 use super::{DeadLetter, Loss, RowId, row_base};
 use crate::config::{self, Delivery as Guarantee, Order, When, WhenFull};
 use crate::intake::{AckTicket, Fate};
@@ -95,12 +95,22 @@ pub struct LaneStats {
     pub in_flight: u64,
     pub parked_topics: Vec<String>,
     pub full: bool,
-    /// Acceptance to commit (steps 2 to 4).
+    /// Hand-over by the source to acceptance (steps 2 to 3).
+    pub hand_us: Histogram,
+    /// Acceptance to commit (steps 3 to 4).
     pub commit_us: Histogram,
-    /// Acceptance to delivery of what was never on disk (steps 2 to 8).
+    /// Each commit that held a chunk of this lane, from the request on (step 4).
+    pub write_us: Histogram,
+    /// Acceptance to delivery of what was never on disk (steps 3 to 8).
     pub direct_us: Histogram,
+    /// Arrival to delivery, whichever way (steps 1 to 8). Exact to a millisecond for what was on disk.
+    pub whole_us: Histogram,
+    /// Each read that found something (step 6).
+    pub read_us: Histogram,
     /// Hand-over to delivery report (steps 7 to 8).
     pub delivery_us: Histogram,
+    /// The longest wait of a commit's settled chunks for that commit (step 9).
+    pub settle_us: Histogram,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
@@ -137,13 +147,15 @@ pub struct Lane {
     parks: Parks,
     times: DeliveryTimes,
     late_at: Option<u64>,
+    /// When a record came that must not go without a commit.
+    commit_first_at: Option<u64>,
     direct_since_us: u64,
     read_again_us: u64,
     /// The tally speaks of a file that is gone.
     recount: bool,
     tally: Tally,
     dead: Vec<Burial>,
-    dropped: Vec<(Loss, Vec<AckTicket>)>,
+    dropped: Vec<Dropped>,
     /// A purge of what lies outside the window waits for the next commit, and is part of the running one.
     purging: bool,
     purge_staged: bool,
@@ -152,13 +164,31 @@ pub struct Lane {
     rate: DrainRate,
 }
 
+/// A record at step 3.
+#[derive(Debug)]
+pub struct Incoming {
+    pub body: Body,
+    pub fate: Fate,
+    pub ack: Option<AckTicket>,
+    pub attached: Option<Box<Attached>>,
+}
+
 /// A dead letter on its way into the table.
 #[derive(Debug)]
 struct Burial {
     letter: DeadLetter,
     ack: Option<AckTicket>,
+    attached: Option<Box<Attached>>,
     /// The record lies in a chunk that must not go before the letter is durable.
     stored: bool,
+}
+
+/// Records that the lane gave up, and who waits for their ledger entry.
+#[derive(Debug)]
+struct Dropped {
+    loss: Loss,
+    acks: Vec<AckTicket>,
+    attached: Vec<Attached>,
 }
 
 /// Bytes/s while draining, as a bucket of one second.
@@ -223,6 +253,7 @@ impl Lane {
             parks: Parks::default(),
             times: DeliveryTimes::new(config.grace),
             late_at: None,
+            commit_first_at: None,
             direct_since_us: 0,
             read_again_us: 0,
             recount: false,
@@ -244,20 +275,30 @@ impl Lane {
 
     /// Step 3: takes a record in. Its ack fires when it is durable.
     pub fn accept(&mut self, body: Body, fate: Fate, ack: Option<AckTicket>, now_us: u64, wall_ms: i64) {
+        self.accept_attached(Incoming { body, fate, ack, attached: None }, now_us, wall_ms);
+    }
+
+    /// The same for a record with something `attached`: it is committed before it is sent. An at-most-once lane commits
+    /// nothing, so there it must be kept apart.
+    pub fn accept_attached(&mut self, record: Incoming, now_us: u64, wall_ms: i64) {
+        let Incoming { body, fate, ack, attached } = record;
         let sequence = self.next_sequence;
         self.next_sequence += 1;
         self.stats.accepted += 1;
         if let Fate::DeadLetter(cause) = fate {
             let letter = self.letter(self.run, sequence, body, cause, wall_ms);
-            self.dead.push(Burial { letter, ack, stored: false });
+            self.dead.push(Burial { letter, ack, attached, stored: false });
             return;
         }
         if self.config.delivery == Guarantee::AtMostOnce {
+            debug_assert!(attached.is_none(), "an at-most-once lane commits nothing");
             self.accept_at_most_once(sequence, body, ack, now_us);
             return;
         }
-        self.stats.open_bytes += (body.len() + RECORD_OVERHEAD) as u64;
-        self.open.push_back(Open { sequence, body, stage: Stage::Waiting, ack, accepted_us: now_us, sent_us: 0 });
+        if attached.is_some() {
+            self.commit_first(now_us);
+        }
+        self.open(sequence, body, ack, attached, now_us);
     }
 
     /// Never spooled, never blocks: what does not fit is dropped and counted.
@@ -269,8 +310,19 @@ impl Lane {
             self.stats.dropped += 1;
             return;
         }
+        self.open(sequence, body, None, None, now_us);
+    }
+
+    fn open(
+        &mut self,
+        sequence: u64,
+        body: Body,
+        ack: Option<AckTicket>,
+        attached: Option<Box<Attached>>,
+        accepted_us: u64,
+    ) {
         self.stats.open_bytes += (body.len() + RECORD_OVERHEAD) as u64;
-        self.open.push_back(Open { sequence, body, stage: Stage::Waiting, ack: None, accepted_us: now_us, sent_us: 0 });
+        self.open.push_back(Open { sequence, body, stage: Stage::Waiting, ack, attached, accepted_us, sent_us: 0 });
     }
 
     /// Fills in the gauges.
@@ -294,11 +346,15 @@ impl Lane {
         self.in_flight
     }
 
-    /// Arrival (wall clock, ms) of the oldest undelivered record in memory.
+    /// Arrival (wall clock, ms) of the oldest undelivered record: in memory, or left in the file behind a parked topic.
     pub fn oldest_arrival_ms(&self) -> Option<i64> {
+        [self.oldest_held_ms(), self.parks.oldest_left_ms()].into_iter().flatten().min()
+    }
+
+    fn oldest_held_ms(&self) -> Option<i64> {
         let held = self.window.chunks().flat_map(|c| &c.records).find(|r| r.stage != Stage::Settled).map(|r| &r.body);
         let oldest = held.or_else(|| self.open.front().map(|o| &o.body))?;
-        oldest.view().ok().map(|v| v.arrival.wall_ms)
+        oldest.arrived_ms().ok()
     }
 
     /// The sequence of the record accepted last.

@@ -11,6 +11,12 @@ impl Lane {
         self.begin_spooling();
     }
 
+    /// A record came that must not go without a commit: it and what comes until all is calm again are committed.
+    pub(super) fn commit_first(&mut self, now_us: u64) {
+        self.commit_first_at = Some(now_us);
+        self.begin_spooling();
+    }
+
     pub(super) fn begin_spooling(&mut self) {
         let spools = self.config.when == When::Offline && self.config.delivery != Guarantee::AtMostOnce;
         if self.mode == Mode::Direct && spools {
@@ -42,6 +48,9 @@ impl Lane {
 
     /// Time passes: lateness, the way back to direct, parked topics.
     pub fn tick(&mut self, now_us: u64) {
+        if !self.pending.settled.is_empty() {
+            self.pending.settled_us.get_or_insert(now_us);
+        }
         if self.parks.retry_due(now_us) {
             self.retry_parked(now_us);
         }
@@ -72,7 +81,8 @@ impl Lane {
     }
 
     pub(super) fn may_go_direct(&self, now_us: u64) -> bool {
-        let calm = self.late_at.is_none_or(|at| now_us.saturating_sub(at) >= CALM_US);
+        let calm_since = |at: Option<u64>| at.is_none_or(|at| now_us.saturating_sub(at) >= CALM_US);
+        let calm = calm_since(self.late_at) && calm_since(self.commit_first_at);
         let nothing_waits = !self.unread && !self.reading && self.window.at_end() && self.staged.open == 0;
         // What flies must not be older than grace, else the next record would be late at once.
         self.config.when == When::Offline
@@ -80,6 +90,7 @@ impl Lane {
             && self.parks.is_empty()
             && (nothing_waits || self.config.order == Order::LiveFirst)
             && !self.flies_late(now_us)
+            && self.open.iter().all(|o| o.attached.is_none())
     }
 
     /// Whether something durable has been with the producer for longer than `grace`: Kafka is silent, and the next

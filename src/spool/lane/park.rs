@@ -19,6 +19,8 @@ pub struct Parks {
     regrouping: HashMap<Box<str>, usize>,
     /// Chunks with parked records have been dropped from memory.
     left_behind: bool,
+    /// Arrival (wall clock, ms) of the oldest of them. What is evicted of them since counts until they are read again.
+    oldest_left_ms: Option<i64>,
     /// Sending rests until nothing is in flight; then the lane is read again from its oldest chunk.
     rewinding: bool,
 }
@@ -97,6 +99,11 @@ impl Parks {
     /// Whether chunks older than the window wait in the file.
     pub fn left_behind(&self) -> bool {
         self.left_behind
+    }
+
+    /// Arrival of the oldest record that waits in the file for its topic.
+    pub fn oldest_left_ms(&self) -> Option<i64> {
+        self.oldest_left_ms
     }
 
     pub fn retry_due(&self, now_us: u64) -> bool {
@@ -213,6 +220,9 @@ impl Lane {
                 return;
             }
             let (row, bits) = (front.row, front.bitmap());
+            let waits = front.records.iter().filter(|r| r.stage == Stage::Waiting);
+            let oldest = waits.filter_map(|r| r.body.arrived_ms().ok()).min();
+            self.parks.oldest_left_ms = [self.parks.oldest_left_ms, oldest].into_iter().flatten().min();
             if bits.iter().any(|b| *b != 0) {
                 self.pending.bitmaps.push((row, bits));
             }
@@ -235,6 +245,7 @@ impl Lane {
         self.last_row = row_base(self.number);
         self.unread = true;
         self.parks.left_behind = false;
+        self.parks.oldest_left_ms = None;
         self.parks.rewinding = false;
     }
 }

@@ -1,6 +1,7 @@
 //! Steps 7 to 9 of a lane: what goes to the producer, and what its reports mean.
 
 use super::{Burial, Lane, Mode, Outcome, Sent, Sink, THIS_RUN};
+use crate::clock::plausible;
 use crate::config::{Delivery as Guarantee, Order};
 use crate::record::Body;
 use crate::spool::window::{HeldRecord, Key, Open, RECORD_OVERHEAD, Stage};
@@ -67,6 +68,7 @@ impl Lane {
                 self.next_send += 1;
                 continue;
             }
+            debug_assert!(open.attached.is_none(), "it must be committed first");
             let key = Key { ordinal: THIS_RUN, sequence: open.sequence };
             match sink.send(self.index, key, self.run, &open.body) {
                 Sent::Queued => {
@@ -96,15 +98,29 @@ impl Lane {
             if outcome == Outcome::Delivered {
                 self.times.record(took);
                 self.stats.delivery_us.record(took);
-                if let Some(i) = self.find_open(key) {
-                    self.stats.direct_us.record(now_us.saturating_sub(self.open[i].accepted_us));
-                }
+                self.time_whole(key, now_us, wall_ms);
             }
             if took > self.times.grace_us() {
                 self.late_at = Some(now_us);
             }
         }
         self.resolve(key, outcome, now_us, wall_ms);
+    }
+
+    /// Steps 1 to 8. What was on disk knows its arrival by the wall clock alone, which may have been unset.
+    fn time_whole(&mut self, key: Key, now_us: u64, wall_ms: i64) {
+        if let Some(i) = self.find_open(key) {
+            let took = now_us.saturating_sub(self.open[i].accepted_us);
+            self.stats.direct_us.record(took);
+            self.stats.whole_us.record(took);
+            return;
+        }
+        let Some(at) = self.window.find(key) else { return };
+        if let Ok(arrived) = self.window.get(at).body.arrived_ms()
+            && plausible(arrived)
+        {
+            self.stats.whole_us.record(wall_ms.saturating_sub(arrived).max(0) as u64 * 1000);
+        }
     }
 
     pub(super) fn sent_us(&self, key: Key) -> Option<u64> {
@@ -239,13 +255,14 @@ impl Lane {
             let open = &mut self.open[i];
             let (body, ack) = (open.body.clone(), open.ack.take());
             open.stage = Stage::Settled;
+            let attached = if i < self.staged.open { None } else { open.attached.take() };
             let letter = self.letter(self.run, key.sequence, body, cause, wall_ms);
-            self.dead.push(Burial { letter, ack, stored: i < self.staged.open });
+            self.dead.push(Burial { letter, ack, attached, stored: i < self.staged.open });
             self.drop_settled_open();
         } else if let Some(at) = self.window.find(key) {
             let (body, run) = (self.window.get(at).body.clone(), self.window.chunk(at.0).run);
             let letter = self.letter(run, key.sequence, body, cause, wall_ms);
-            self.dead.push(Burial { letter, ack: None, stored: true });
+            self.dead.push(Burial { letter, ack: None, attached: None, stored: true });
             self.settle_held(at);
         }
     }

@@ -41,3 +41,24 @@ fn the_ballast_is_real_and_comes_back() {
     disk.restore_ballast();
     assert!(disk.has_ballast());
 }
+
+/// On a full disk the file would otherwise stay as long as it once was, and nothing could be stored for ever.
+#[test]
+fn pages_that_were_given_up_leave_the_file_when_the_wal_is_written_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = open(dir.path());
+    for i in 0..100 {
+        store.commit(&insert(vec![chunk(LANE, i, 10, 10_000)])).unwrap();
+    }
+    let settled = (0..100).map(|i| (row_base(LANE) + 1 + i, false)).collect();
+    store.commit(&Commit { settled, ..Commit::default() }).unwrap();
+    while store.free_bytes() > 0 {
+        store.vacuum_slice(64);
+    }
+    let length = || std::fs::metadata(dir.path().join("spool.db")).unwrap().len();
+    assert!(store.used_bytes() < 1 << 20 && length() > 4 << 20, "empty, and long: {}", length());
+    let wal = || std::fs::metadata(dir.path().join("spool.db-wal")).unwrap().len();
+    let before = wal();
+    store.write_back();
+    assert_eq!((length(), wal()), (store.used_bytes(), before), "the file ends with its last page, the WAL stays");
+}

@@ -4,6 +4,7 @@
 
 mod damage;
 mod full;
+mod kept;
 mod resume;
 mod store;
 mod wal;

@@ -1,6 +1,7 @@
 //! The store does what the simulation's model of it does, and keeps what it says about the file.
 
 use super::*;
+use crate::intake::{Change, Fact, Kind, MessageId};
 use crate::spool::lane::tests::file::{File, Row};
 use crate::spool::lane::tests::number;
 use crate::spool::{DeadLetter, Evict, EvictUntil, Loss, Reason};
@@ -77,12 +78,34 @@ impl Twins {
             let (cause, body) = ("poison".to_owned(), body(id, 0));
             commit.dead.push(DeadLetter { lane: LANE, run: RUN, sequence: id, at: 1, cause, attempts: 1, body });
         }
+        for n in 0..self.dice.below(4) {
+            let change = self.change();
+            commit.changes.push((n, change));
+        }
+        if self.dice.one_in(3) {
+            commit.message_ids = (0..=self.dice.below(4)).map(|n| MessageId { id: 99, payload: n }).collect();
+        }
         let wanted = self.model.commit(&commit);
         let done = self.store.commit(&commit).unwrap();
         assert_eq!(ledger(&done.losses), ledger(&merged(&wanted.losses)));
         let records = |evicted: &[(u32, crate::spool::Freed)]| evicted.iter().map(|e| e.1.records).collect::<Vec<_>>();
         assert_eq!(records(&done.evicted), records(&wanted.evicted));
         self.losses.extend(done.losses);
+        if let Some(kept) = done.kept {
+            let rows = Kind::ALL.map(|kind| self.model.kept.keys().filter(|(k, _)| *k == kind).count() as u64);
+            assert_eq!(kept, rows);
+        }
+    }
+
+    /// Short keys of two letters: most of them meet each other.
+    fn change(&mut self) -> Change {
+        let kind = Kind::ALL[self.dice.below(3) as usize];
+        let key: Vec<u8> = (0..self.dice.below(4)).map(|_| [b'a', 0xff][self.dice.below(2) as usize]).collect();
+        match self.dice.below(8) {
+            0 => Change::DeletePrefix { kind, prefix: key },
+            1 | 2 => Change::Delete { kind, key },
+            _ => Change::Put { kind, key, value: self.dice.roll().to_le_bytes().to_vec() },
+        }
     }
 
     fn compare(&mut self) {
@@ -91,6 +114,15 @@ impl Twins {
         let dead = self.store.dead_count().unwrap();
         let found = seen(read_all(&mut self.store, LANE).into_values(), &self.losses, dead);
         assert_eq!(found, wanted);
+        let fact = |((kind, key), value): (&(Kind, Vec<u8>), &Vec<u8>)| {
+            let (kind, key, value) = (*kind, key.clone(), value.clone());
+            Fact { kind, key, value }
+        };
+        let kept: Vec<Fact> = self.model.kept.iter().map(fact).collect();
+        assert_eq!(self.store.facts().unwrap(), kept);
+        let ids: Vec<MessageId> =
+            self.store.known_message_ids(9).unwrap().into_iter().flat_map(|batch| batch.ids).collect();
+        assert_eq!(ids, self.model.message_ids);
         assert_eq!(ledger(&self.store.all_losses(10_000).unwrap()), ledger(&self.losses), "the ledger in the file");
     }
 }
@@ -151,7 +183,7 @@ fn the_file_is_set_up_as_promised() {
         ("auto_vacuum", "2"),
         ("journal_size_limit", "-1"),
         ("max_page_count", pages.as_str()),
-        ("user_version", "1"),
+        ("user_version", "2"),
     ] {
         assert_eq!(pragma(name), value, "{name}");
     }

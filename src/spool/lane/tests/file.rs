@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::broker::id_of;
+use crate::intake::{Change, Kind, MessageId};
+use crate::record::Body;
 use crate::spool::chunk::Numbered;
 use crate::spool::window::bit;
 use crate::spool::{Commit, Committed, Evict, EvictUntil, Freed, Loss, RowId, StoredChunk, row_base};
@@ -21,6 +23,8 @@ pub struct File {
     pub rows: BTreeMap<RowId, Row>,
     pub dead: BTreeSet<u64>,
     pub losses: Vec<Loss>,
+    pub kept: BTreeMap<(Kind, Vec<u8>), Vec<u8>>,
+    pub message_ids: Vec<MessageId>,
     /// Ids that an eviction took.
     pub evicted: BTreeSet<u64>,
 }
@@ -51,6 +55,14 @@ impl File {
         self.rows.values().flat_map(Row::open_ids).collect()
     }
 
+    /// Every undelivered record, as far as the file knows, with its row.
+    pub fn open_bodies(&self) -> impl Iterator<Item = (RowId, &Body)> {
+        self.rows.iter().flat_map(|(number, row)| {
+            let open = |(i, _): &(usize, &Numbered)| !row.history && !bit(&row.settled, *i);
+            row.records.iter().enumerate().filter(open).map(|(_, (_, body))| (*number, body))
+        })
+    }
+
     pub fn commit(&mut self, commit: &Commit) -> Committed {
         for (row, bits) in &commit.bitmaps {
             if let Some(row) = self.rows.get_mut(row) {
@@ -74,9 +86,21 @@ impl File {
             done.chunk_bytes.push(row.bytes());
             self.rows.insert(new.row, row);
         }
+        commit.changes.iter().for_each(|(_, change)| self.apply(change));
+        self.message_ids.extend(&commit.message_ids);
         self.dead.extend(commit.dead.iter().map(|d| id_of(&d.body)));
         self.losses.extend(done.losses.iter().cloned());
         done
+    }
+
+    fn apply(&mut self, change: &Change) {
+        match change {
+            Change::Put { kind, key, value } => drop(self.kept.insert((*kind, key.clone()), value.clone())),
+            Change::Delete { kind, key } => drop(self.kept.remove(&(*kind, key.clone()))),
+            Change::DeletePrefix { kind, prefix } => {
+                self.kept.retain(|(k, key), _| k != kind || !key.starts_with(prefix));
+            }
+        }
     }
 
     fn evict(&mut self, evict: &Evict, losses: &mut Vec<Loss>) -> Freed {

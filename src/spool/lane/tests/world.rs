@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::broker::Broker;
+use super::broker::{Broker, id_of};
 use super::dice::Dice;
 use super::file::File;
-use super::{Lane, Mode, Start};
+use super::{Incoming, Lane, Mode, Start};
 use crate::config;
-use crate::intake::{Ack, AckQueue, AckTicket, Fate};
+use crate::intake::{Ack, AckQueue, AckTicket, Change, Fate, Kind, MessageId};
 use crate::record::{Arrival, RecordView, TimestampKind};
+use crate::spool::window::{Attached, Stage};
 use crate::spool::{Commit, Committed, Freed, RowId, StoredChunk, row_base};
 
 const LANE: u32 = 3;
@@ -37,6 +38,8 @@ pub struct World {
     pub broker: Broker,
     pub file: File,
     pub now_us: u64,
+    /// One of so many records has something attached.
+    pub attaches: u64,
     runs: u64,
     asked: VecDeque<Asked>,
     answers: VecDeque<Answer>,
@@ -47,6 +50,11 @@ pub struct World {
     /// Of each accepted record: topic, key, and whether it has been acknowledged.
     pub accepted: Vec<(String, u8)>,
     pub acked: BTreeSet<u64>,
+    /// Records that came with something attached, and those of them whose fate has been in a commit.
+    pub attached: BTreeSet<u64>,
+    committed: BTreeSet<u64>,
+    /// Given up by a person. A crash before the commit takes that back, and others may have gone meanwhile.
+    pub purged: BTreeSet<u64>,
     /// Ids by run and sequence, to read the ledger.
     ids: BTreeMap<(u64, u64), u64>,
     /// Whether anything has happened that may repeat a record or a ledger entry.
@@ -64,6 +72,8 @@ impl World {
         let mut dice = Dice::new(seed);
         let poison = dice.one_in(2).then(|| dice.below(19));
         let capacity = 4 + dice.below(60) as usize;
+        // In half of the worlds nothing is: there a lane is direct for longer.
+        let attaches = if dice.one_in(2) { u64::MAX } else { 3 + dice.below(40) };
         let broker = Broker::new(Dice::new(dice.roll()), poison, capacity);
         World {
             lane: new_lane(&config, 1, row_base(LANE)),
@@ -72,6 +82,7 @@ impl World {
             broker,
             file: File::default(),
             now_us: 1_000_000,
+            attaches,
             runs: 1,
             asked: VecDeque::new(),
             answers: VecDeque::new(),
@@ -81,6 +92,9 @@ impl World {
             acks: Arc::default(),
             accepted: Vec::new(),
             acked: BTreeSet::new(),
+            attached: BTreeSet::new(),
+            committed: BTreeSet::new(),
+            purged: BTreeSet::new(),
             ids: BTreeMap::new(),
             crashed: false,
             repeats: false,
@@ -109,8 +123,19 @@ impl World {
         let ack = AckTicket { queue: Arc::clone(&self.acks), ack: Ack { generation: self.runs, number: id } };
         let fate = if self.dice.one_in(60) { Fate::DeadLetter("no route".into()) } else { Fate::Forward };
         self.accepted.push((topic, key));
-        self.lane.accept(body, fate, Some(ack), self.now_us, self.wall_ms());
+        // What is attached to a record of an at-most-once lane is kept apart from it.
+        let attached = self.dice.one_in(self.attaches) && !self.at_most_once();
+        let attached = attached.then(|| self.attach(id));
+        let record = Incoming { body, fate, ack: Some(ack), attached };
+        self.lane.accept_attached(record, self.now_us, self.wall_ms());
         self.ids.insert((self.runs, self.lane.last_sequence()), id);
+    }
+
+    fn attach(&mut self, id: u64) -> Box<Attached> {
+        self.attached.insert(id);
+        let change = Change::Put { kind: Kind::Qos2, key: id.to_le_bytes().to_vec(), value: Vec::new() };
+        let message_id = Some(MessageId { id: id.into(), payload: id });
+        Box::new(Attached { number: id, change: Some(change), message_id })
     }
 
     /// Step 5 may not precede 4 or 8: whoever is acknowledged now must be safe now.
@@ -121,8 +146,13 @@ impl World {
             return;
         }
         let lost = self.ledger_ids();
+        let kept = self.kept_ids();
         for ack in fired {
             let id = ack.number;
+            assert!(
+                kept.contains(&id) || !self.attached.contains(&id),
+                "record {id} is acknowledged, its change is not there"
+            );
             assert!(self.acked.insert(id), "record {id} is acknowledged twice");
             let safe = self.broker.delivered.contains(&id) || self.file.holds(id) || lost.contains(&id);
             assert!(safe || self.at_most_once(), "record {id} is acknowledged before it is durable");
@@ -158,6 +188,7 @@ impl World {
             self.lane.plan_expiry(&mut commit, wall_ms);
         }
         self.lane.plan(&mut commit, u64::MAX, insert);
+        assert!(insert || commit.grows_by() == 0, "a commit that only makes room must not ask for any");
         if commit.is_empty() {
             self.lane.committed(None, self.now_us);
             return;
@@ -198,7 +229,28 @@ impl World {
     /// As the owner does: rows are counted before they are changed.
     fn commit(&mut self, commit: &Commit) -> Committed {
         self.count_all();
-        self.file.commit(commit)
+        let done = self.file.commit(commit);
+        let told = commit.losses.iter().flat_map(|l| self.ids.range((l.run, l.first)..=(l.run, l.last)));
+        let stored = commit.chunks.iter().flat_map(|c| c.records.iter().map(|(_, body)| id_of(body)));
+        let buried = commit.dead.iter().map(|d| id_of(&d.body));
+        self.committed.extend(stored.chain(buried).chain(told.map(|(_, id)| *id)));
+        self.check_attached();
+        done
+    }
+
+    fn kept_ids(&self) -> BTreeSet<u64> {
+        self.file.kept.keys().map(|(_, key)| u64::from_le_bytes(key[..].try_into().unwrap())).collect()
+    }
+
+    /// What is attached to a record is in the file if and only if the record's fate is, from the same commit on; and no
+    /// such record reaches Kafka before.
+    fn check_attached(&self) {
+        let committed: BTreeSet<u64> = self.committed.intersection(&self.attached).copied().collect();
+        assert_eq!(self.kept_ids(), committed, "a change came without its record, or the other way round");
+        let ids: BTreeSet<u64> = self.file.message_ids.iter().map(|id| id.payload).collect();
+        assert_eq!(ids, committed, "a message id came without its record, or the other way round");
+        let early = self.broker.delivered.intersection(&self.attached).find(|id| !committed.contains(id));
+        assert_eq!(early, None, "a record went to Kafka before the commit that it needs");
     }
 
     fn count_all(&mut self) {
@@ -298,8 +350,14 @@ impl World {
             10 => self.crash(),
             11 => self.disk_full = true,
             12..14 => self.disk_full = false,
-            _ => self.lane.purge(),
+            _ => self.purge(),
         }
+    }
+
+    fn purge(&mut self) {
+        let held = self.lane.window.chunks().flat_map(|c| &c.records);
+        self.purged.extend(held.filter(|r| r.stage == Stage::Waiting).map(|r| id_of(&r.body)));
+        self.lane.purge();
     }
 
     /// Kafka and the disk are well, nobody sends any more: everything must leave in bounded time.
@@ -323,6 +381,7 @@ impl World {
                 self.answer();
             }
             self.check_acks();
+            self.check_attached();
             if self.is_quiet() {
                 return;
             }

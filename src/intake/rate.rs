@@ -1,4 +1,4 @@
-//! The optional rate limit of a source: a token bucket. Pure: the time comes as an argument.
+//! Rate limits: token buckets. Pure: the time comes as an argument.
 
 use std::time::Duration;
 
@@ -19,6 +19,16 @@ impl Bucket {
     pub(super) fn new(per_second: u32) -> Self {
         let interval = Duration::from_secs(1) / per_second.max(1);
         Bucket { interval, burst: BURST.max(interval), full_at: Duration::ZERO }
+    }
+
+    /// The time from which on the bucket is not in debt; `now` or earlier: the next may come.
+    pub(super) fn ready_at(&self) -> Duration {
+        self.full_at.saturating_sub(self.burst)
+    }
+
+    /// Takes `time` worth of tokens, into debt if need be: what is larger than the burst must still come through.
+    pub(super) fn charge(&mut self, time: Duration, now: Duration) {
+        self.full_at = self.full_at.max(now) + time;
     }
 
     /// Takes one token at `now` (time since any fixed moment).
