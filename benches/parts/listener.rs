@@ -53,17 +53,28 @@ fn broker(forgetful: bool) -> Mosquitto {
     broker
 }
 
-/// CPU seconds of a million messages.
-fn per_million(cpu_s: f64, count: u64) -> f64 {
-    cpu_s * 1e6 / count as f64
+/// One server under one load.
+struct Measured {
+    server: String,
+    count: u64,
+    loaded: Loaded,
+    usage: Used,
+    /// MiB.
+    peak: f64,
 }
 
-fn number(loaded: &Loaded, key: &str) -> f64 {
-    loaded.summary[key].as_f64().unwrap()
+impl Measured {
+    /// CPU seconds of a million messages.
+    fn per_million(&self, cpu_s: f64) -> f64 {
+        cpu_s * 1e6 / self.count as f64
+    }
+
+    fn number(&self, key: &str) -> f64 {
+        self.loaded.summary[key].as_f64().unwrap()
+    }
 }
 
-/// QoS 1, 200 bytes, 50 and 1,000 connections, as fast as it goes. The first tenth, which warms everything up, is loaded
-/// apart and not counted.
+/// QoS 1, 200 bytes, 50 and 1,000 connections, as fast as it goes. A tenth of it, which warms everything up, comes before.
 pub fn throughput() {
     println!(
         "| server | connections | PUBACK/s | into Kafka/s | server CPU s per million | loader CPU s per million | loader's \
@@ -80,7 +91,8 @@ pub fn throughput() {
             max_load(connections, broker.port(), count / 10);
             let before = used(broker.pid());
             let loaded = max_load(connections, broker.port(), count);
-            row(name, connections, count, &loaded, None, used(broker.pid()).since(before), memory(broker.pid()));
+            let (usage, peak) = (used(broker.pid()).since(before), memory(broker.pid()).1);
+            throughput_row(connections, None, &Measured { server: name.to_owned(), count, loaded, usage, peak });
         }
     }
 }
@@ -95,35 +107,30 @@ fn forward(name: &str, lane: &str, connections: u32, count: u64) {
     let loaded = max_load(connections, port, count);
     let answered = Instant::now();
     wait_delivered(&gateway, count / 10 + count);
+    let rest = answered.elapsed().as_secs_f64();
+    let (usage, peak) = (used(gateway.pid()).since(before), memory(gateway.pid()).1);
+    let measured = Measured { server: format!("Forebay, {name}"), count, loaded, usage, peak };
     // From the first message to the last answer, and from there to Kafka's last acknowledgement as the gateway shows it,
     // four times a second: a floor.
-    let took = number(&loaded, "seconds") + answered.elapsed().as_secs_f64();
-    let usage = used(gateway.pid()).since(before);
-    let name = format!("Forebay, {name}");
-    row(&name, connections, count, &loaded, Some(count as f64 / took), usage, memory(gateway.pid()));
+    let rate = count as f64 / (measured.number("seconds") + rest);
+    throughput_row(connections, Some(rate), &measured);
 }
 
 fn max_load(connections: u32, port: u16, count: u64) -> Loaded {
     load_over(connections, port, "max", count, &["--window", "100"])
 }
 
-fn row(
-    name: &str,
-    connections: u32,
-    count: u64,
-    loaded: &Loaded,
-    kafka_rate: Option<f64>,
-    usage: Used,
-    (_, peak): (f64, f64),
-) {
+fn throughput_row(connections: u32, kafka_rate: Option<f64>, m: &Measured) {
     println!(
-        "| {name} | {connections} | {:.0} | {} | {:.2} | {:.2} | {:.2} | {:.2} | {peak:.1} |",
-        number(loaded, "rate"),
+        "| {} | {connections} | {:.0} | {} | {:.2} | {:.2} | {:.2} | {:.2} | {:.1} |",
+        m.server,
+        m.number("rate"),
         kafka_rate.map_or("-".to_owned(), |rate| format!("{rate:.0}")),
-        per_million(usage.cpu_s, count),
-        per_million(loaded.cpu_s, count),
-        loaded.cpu_s / number(loaded, "seconds"),
-        usage.device_bytes as f64 / (count * 200) as f64,
+        m.per_million(m.usage.cpu_s),
+        m.per_million(m.loaded.cpu_s),
+        m.loaded.cpu_s / m.number("seconds"),
+        m.usage.device_bytes as f64 / (m.count * 200) as f64,
+        m.peak,
     );
 }
 
@@ -144,15 +151,16 @@ pub fn latency() {
             let loaded = paced_load(port, count);
             (loaded, consumer.join().unwrap())
         });
-        let usage = used(gateway.pid()).since(before);
-        let name = format!("Forebay, {name}");
-        latency_row(&name, count, &loaded, Some(&consumed), usage, memory(gateway.pid()));
+        let (usage, peak) = (used(gateway.pid()).since(before), memory(gateway.pid()).1);
+        let server = format!("Forebay, {name}");
+        latency_row(Some(&consumed), &Measured { server, count, loaded, usage, peak });
     }
     for (name, forgetful) in BROKERS {
         let broker = broker(forgetful);
         let before = used(broker.pid());
         let loaded = paced_load(broker.port(), count);
-        latency_row(name, count, &loaded, None, used(broker.pid()).since(before), memory(broker.pid()));
+        let (usage, peak) = (used(broker.pid()).since(before), memory(broker.pid()).1);
+        latency_row(None, &Measured { server: name.to_owned(), count, loaded, usage, peak });
     }
 }
 
@@ -160,18 +168,20 @@ fn paced_load(port: u16, count: u64) -> Loaded {
     load_over(50, port, "2000", count, &["--window", "100"])
 }
 
-fn latency_row(name: &str, count: u64, loaded: &Loaded, consumed: Option<&[i64]>, usage: Used, (_, peak): (f64, f64)) {
-    let answers = ["p50", "p99", "p999", "max"].map(|q| loaded.summary["latencyMs"][q].as_f64().unwrap());
+fn latency_row(consumed: Option<&[i64]>, m: &Measured) {
+    let answers = ["p50", "p99", "p999", "max"].map(|q| m.loaded.summary["latencyMs"][q].as_f64().unwrap());
     let answers = answers.map(|ms| format!("{ms:.1} ms"));
     let arrivals = [0.5, 0.99, 0.999, 1.0].map(|q| match consumed {
         Some(sorted) => format!("{:.1} ms", quantile(sorted, q) as f64 / 1e6),
         None => "-".to_owned(),
     });
     println!(
-        "| {name} | {} | {} | {:.1} | {:.1} | {peak:.1} |",
+        "| {} | {} | {} | {:.1} | {:.1} | {:.1} |",
+        m.server,
         answers.join(" | "),
         arrivals.join(" | "),
-        per_million(usage.cpu_s, count),
-        per_million(loaded.cpu_s, count),
+        m.per_million(m.usage.cpu_s),
+        m.per_million(m.loaded.cpu_s),
+        m.peak,
     );
 }

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -30,6 +31,7 @@ pub struct Gateway {
     job: Option<Job>,
     dir: TempDir,
     starts: usize,
+    kills: usize,
 }
 
 /// Resident memory of the process, in KiB.
@@ -110,7 +112,14 @@ impl Gateway {
     }
 
     pub fn kill9(&mut self) {
-        self.take_job().kill();
+        let status = self.take_job().kill();
+        assert_eq!(status.signal(), Some(Signal::SIGKILL as i32), "the gateway's end: {status}");
+        self.kills += 1;
+    }
+
+    /// Times that it died of SIGKILL.
+    pub fn kills(&self) -> usize {
+        self.kills
     }
 
     /// SIGTERM; it must leave in good order.
@@ -282,7 +291,7 @@ impl Builder {
             fs::create_dir(dir.path().join(name)).unwrap();
         }
         fs::write(dir.path().join("gateway.toml"), self.text(dir.path())).unwrap();
-        Gateway { dir, http_port: self.http_port, job: None, starts: 0 }
+        Gateway { dir, http_port: self.http_port, job: None, starts: 0, kills: 0 }
     }
 
     fn text(&self, dir: &Path) -> String {

@@ -112,9 +112,9 @@ impl Job {
     }
 
     /// SIGKILL, then waits for the end.
-    pub fn kill(&mut self) {
+    pub fn kill(&mut self) -> ExitStatus {
         self.child.kill().unwrap();
-        self.child.wait().unwrap();
+        self.child.wait().unwrap()
     }
 
     /// The last lines of the log, for a failure message.

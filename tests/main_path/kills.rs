@@ -7,42 +7,42 @@ use crate::harness::rig::Rig;
 const COMMIT_FIRST: &str = "when = \"always\"";
 const DIRECT: &str = "when = \"offline\"";
 
-/// The twelfth passage: by then what the gateway has to say of its start is through, the path is warm, and readings are at
+/// At the given passage: by then what the gateway has to say of its start is through, the path is warm, and readings are at
 /// every later step too.
-fn killed_at(point: &str, lane: &str) {
+fn killed_at(point: &str, passage: usize, lane: &str) {
     let mut rig = Rig::builder().lane(lane).build();
-    rig.gateway.start_with_fault(&format!("{point}:12"));
+    rig.gateway.start_with_fault(&format!("{point}:{passage}"));
     let load = rig.endless_load(500);
     rig.gateway.wait_for_fault(point);
     rig.gateway.kill9();
     rig.gateway.start();
-    rig.saw("kill -9", rig.tap.history().connects.len() - 1);
+    rig.saw("kill -9", rig.gateway.kills());
     rig.close_books(&load.stop());
 }
 
 macro_rules! kills {
-    ($($name:ident: $point:literal, $lane:expr;)*) => {
+    ($($name:ident: $point:literal, $passage:literal, $lane:expr;)*) => {
         $(#[test]
         fn $name() {
-            killed_at($point, $lane);
+            killed_at($point, $passage, $lane);
         })*
     };
 }
 
 kills! {
-    at_2_delivered: "2-delivered", COMMIT_FIRST;
-    at_4_before_commit: "4-before-commit", COMMIT_FIRST;
-    at_4_after_commit: "4-after-commit", COMMIT_FIRST;
-    at_5_before_puback: "5-before-puback", COMMIT_FIRST;
-    at_6_batch_read: "6-batch-read", COMMIT_FIRST;
-    at_7_produced: "7-produced", COMMIT_FIRST;
-    at_8_reported: "8-reported", COMMIT_FIRST;
-    at_9_before_settle: "9-before-settle", COMMIT_FIRST;
-    at_9_after_settle: "9-after-settle", COMMIT_FIRST;
-    at_2_delivered_direct: "2-delivered", DIRECT;
-    at_5_before_puback_direct: "5-before-puback", DIRECT;
-    at_7_produced_direct: "7-produced", DIRECT;
-    at_8_reported_direct: "8-reported", DIRECT;
+    at_2_delivered: "2-delivered", 12, COMMIT_FIRST;
+    at_4_before_commit: "4-before-commit", 4, COMMIT_FIRST;
+    at_4_after_commit: "4-after-commit", 4, COMMIT_FIRST;
+    at_5_before_puback: "5-before-puback", 4, COMMIT_FIRST;
+    at_6_batch_read: "6-batch-read", 12, COMMIT_FIRST;
+    at_7_produced: "7-produced", 12, COMMIT_FIRST;
+    at_8_reported: "8-reported", 12, COMMIT_FIRST;
+    at_9_before_settle: "9-before-settle", 12, COMMIT_FIRST;
+    at_9_after_settle: "9-after-settle", 12, COMMIT_FIRST;
+    at_2_delivered_direct: "2-delivered", 12, DIRECT;
+    at_5_before_puback_direct: "5-before-puback", 4, DIRECT;
+    at_7_produced_direct: "7-produced", 12, DIRECT;
+    at_8_reported_direct: "8-reported", 12, DIRECT;
 }
 
 #[test]
@@ -70,7 +70,7 @@ fn killed_at_random(lane: &str) {
         rig.gateway.kill9();
         rig.gateway.start();
     }
-    rig.saw("kill -9", rig.tap.history().connects.len() - 1);
+    rig.saw("kill -9", rig.gateway.kills());
     rig.close_books(&load.stop());
 }
 
