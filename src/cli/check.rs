@@ -8,7 +8,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::exit;
+use super::{check_lines, exit};
 use crate::config::units::{show_duration, show_size};
 use crate::config::{
     self, Cause, Config, Delivery, Lane, Loaded, MqttSource, Order, Problem, Problems, RouteSpec, Severity,
@@ -25,7 +25,7 @@ pub struct CheckArgs {
 
 /// Problems go to stderr, the summary to stdout; with `--json` everything goes to stdout.
 pub fn run(path: &Path, args: &CheckArgs) -> u8 {
-    let outcome = config::load(path).and_then(with_producers).and_then(listeners::with_files);
+    let outcome = config::load(path).and_then(with_producers).and_then(listeners::with_files).map(with_rights);
     let code = outcome.as_ref().map_or_else(|problems| code_of(problems.cause), |_| exit::OK);
     let printed = match (&outcome, args.json) {
         (outcome, true) => print(io::stdout(), &json(outcome)),
@@ -50,6 +50,12 @@ fn with_producers(loaded: Loaded) -> Result<Loaded, Problems> {
     let state_dir = loaded.config.gateway.state_dir;
     let list = loaded.warnings.into_iter().chain(list).collect();
     Err(Problems { list, omitted: 0, cause: Cause::Content, state_dir })
+}
+
+/// Whether the serial ports that are there may be opened.
+fn with_rights(mut loaded: Loaded) -> Loaded {
+    loaded.warnings.extend(check_lines::rights(&loaded.config));
+    loaded
 }
 
 fn producer_problem((cluster, why): (String, String)) -> Problem {
@@ -107,6 +113,9 @@ fn write_summary(out: &mut String, config: &Config) -> std::fmt::Result {
         writeln!(out, "source   {}", source_line(source))?;
     }
     listeners::write_lines(out, config)?;
+    for source in &config.serial_sources {
+        writeln!(out, "serial   {}", check_lines::line(source))?;
+    }
     for route in &config.routes {
         writeln!(out, "route    {}", route_line(route, config))?;
     }
@@ -213,6 +222,7 @@ struct JsonConfig<'c> {
     lanes: Vec<JsonLane<'c>>,
     sources: Vec<JsonSource<'c>>,
     listeners: Vec<listeners::JsonListener<'c>>,
+    serial: Vec<check_lines::JsonLine<'c>>,
     routes: Vec<JsonRoute<'c>>,
     kafka: Vec<&'c str>,
 }
@@ -302,6 +312,7 @@ fn json_config(config: &Config) -> JsonConfig<'_> {
         lanes: config.lanes.iter().map(|lane| json_lane(lane, config)).collect(),
         sources: config.mqtt_sources.iter().map(json_source).collect(),
         listeners: config.listeners.iter().map(listeners::json).collect(),
+        serial: check_lines::json(config),
         routes: config.routes.iter().map(|route| json_route(route, config)).collect(),
         kafka: config.kafka.iter().map(|cluster| cluster.name.as_str()).collect(),
     }

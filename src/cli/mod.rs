@@ -5,6 +5,7 @@
 
 mod ask;
 mod check;
+mod check_lines;
 mod demo;
 mod dlq;
 pub mod exit;
@@ -13,6 +14,7 @@ mod log;
 mod passwd;
 mod replay;
 mod run;
+mod serial;
 pub mod simulate;
 mod spool;
 mod status;
@@ -53,6 +55,9 @@ enum Command {
     Dlq(dlq::DlqCommand),
     /// Set, delete or list the users of a listener.
     Passwd(passwd::PasswdArgs),
+    /// Serial ports: which there are, and what comes over them.
+    #[command(subcommand)]
+    Serial(serial::SerialCommand),
     /// Compare the configured Kafka topics with the cluster, or make them.
     Topics(topics::TopicsArgs),
     /// Show the whole path on this machine, with an outage of Kafka. Needs nothing installed.
@@ -77,6 +82,7 @@ fn run(cli: Cli) -> ExitCode {
         Command::Spool(command) => spool::run(&cli.config, &command),
         Command::Dlq(command) => dlq::run(&cli.config, &command),
         Command::Passwd(args) => passwd::run(&args),
+        Command::Serial(command) => serial::run(&cli.config, &command),
         Command::Topics(args) => topics_of(&cli.config, &args),
         Command::Demo(args) => demo::run(&args),
         Command::Simulate(args) => return simulate::run(*args),

@@ -10,6 +10,7 @@ use super::model::{Compression, Delivery, LogFormat, MqttVersion, Order, Secret,
 use super::problem::Findings;
 use super::reader::{At, Field, Key, Node, Reader, Table, table};
 use super::scalars::{ByteRate, ByteSize, OneOrMany, Scalar, word, words};
+use super::serial_file::SerialTable;
 use crate::route::spec::{Collisions, OnError, TimestampFormat};
 
 table! {
@@ -138,6 +139,7 @@ table! {
     pub struct SourceTable {
         mqtt: List<MqttTable>,
         listener: List<ListenerTable>,
+        serial: List<SerialTable>,
     }
 }
 

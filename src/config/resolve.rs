@@ -14,12 +14,14 @@ use super::fields::Opt;
 use super::file::{ConfigFile, DeadLettersTable, EventsTable, GatewayTable, HttpTable, Level, LogTable, SpoolTable};
 use super::identity::sha256_hex;
 use super::lanes;
+use super::lines;
 use super::model::{Config, DeadLetters, Events, Gateway, Http, Log, LogFormat, MessageIds, Secret, Spool};
 use super::problem::{Findings, Place, Texts};
 use super::properties;
 use super::reader::At;
 use super::routes;
 use super::scalars::ByteSize;
+use super::serial;
 use super::sources;
 use super::surroundings::{Surroundings, named_file};
 use super::topics;
@@ -144,17 +146,23 @@ pub fn resolve(mut file: ConfigFile, mut r: Resolver<'_>) -> (Config, Findings) 
     let spool = spool(&file.spool.take(), &gateway, &mut r);
     let memory = budget::resolve(&file.memory.take(), &source.listener.0, &spool, &mut r);
     let clusters = clusters::resolve(file.kafka.0, &gateway, &mut r);
-    let mut sources = sources::resolve(&source, &gateway, &memory, &spool, &mut r);
+    let serial_sources = serial::resolve(&source.serial.0, &mut r);
+    let feeds = serial::feeds(&serial_sources, &source.serial.0);
+    let rest = lines::take_share(&feeds, &memory, &mut r);
+    let names = feeds.iter().map(|feed| feed.name.clone()).collect();
+    let mut sources = sources::resolve(&source, &gateway, &rest, &spool, names, &mut r);
+    lines::check_twins(&feeds, &sources, &mut r);
     let window = lanes::InFlight::of(&memory, clusters.list.len(), &sources);
-    let lanes = lanes::resolve(&file.lane.0, &clusters, &spool, &window, &mut r);
+    let mut lanes = lanes::resolve(&file.lane.0, &clusters, &spool, &window, &mut r);
     let policy = topics::policy(&file.topic_policy.take(), &mut r);
     let topics = topics::resolve(&file.topic.0, &clusters, &mut r);
     let events = events(&file.events.take(), &mut r);
     let dead_letters = dead_letters(&file.dead_letters.take(), &mut r);
     let routes = routes::resolve(&file.route.0, &file.unmatched.take(), &lanes, &sources, &mut r);
     sources.subscribe_to(&routes, &mut r);
+    lines::imply_always(&feeds, &routes, &mut lanes, &mut r);
     topics::check_use(&routes, &topics, &policy, &lanes, &mut r);
-    budget::check_fit(&memory, &sources, &clusters, &spool, &mut r);
+    budget::check_fit(&rest, &sources, &clusters, &spool, &mut r);
     let mut config = Config {
         http: http(&file.http.take(), &mut r),
         log: log(&file.log.take()),
@@ -165,6 +173,7 @@ pub fn resolve(mut file: ConfigFile, mut r: Resolver<'_>) -> (Config, Findings) 
         topic_policy: policy,
         mqtt_sources: sources.list,
         listeners: sources.listeners,
+        serial_sources,
         routes: routes.list,
         unmatched: routes.unmatched,
         hash: String::new(),

@@ -29,6 +29,8 @@ pub struct Sources<'t> {
     pub tables: &'t [At<MqttTable>],
     pub listeners: Vec<Listener>,
     pub listener_tables: &'t [At<ListenerTable>],
+    /// The names of the lines: sources that are neither brokers nor listeners.
+    pub others: Vec<String>,
 }
 
 /// What one source takes of the memory, whatever its kind.
@@ -45,11 +47,12 @@ pub fn resolve<'t>(
     gateway: &Gateway,
     memory: &Budget,
     spool: &Spool,
+    others: Vec<String>,
     r: &mut Resolver<'_>,
 ) -> Sources<'t> {
     let (tables, listener_tables) = (&file.mqtt.0[..], &file.listener.0[..]);
-    if tables.is_empty() && listener_tables.is_empty() {
-        let help = "add [[source.mqtt]] with host = \"...\"";
+    if tables.is_empty() && listener_tables.is_empty() && others.is_empty() {
+        let help = "add [[source.mqtt]] with host = \"...\", or [[source.serial]] with port = \"...\"";
         r.found.error(None, "no source is configured: there is nothing to collect").help(help);
     }
     let mut names: Vec<String> =
@@ -72,7 +75,7 @@ pub fn resolve<'t>(
     let listeners: Vec<Listener> =
         listener_tables.iter().zip(names).map(|(at, name)| maker.listener(at, name, r)).collect();
     listener::check_addresses(listener_tables, &listeners, r);
-    Sources { list, tables, listeners, listener_tables }
+    Sources { list, tables, listeners, listener_tables, others }
 }
 
 fn name(key: &Opt<String>, place: Place, (count, default): (usize, &str), r: &mut Resolver<'_>) -> String {
@@ -312,10 +315,19 @@ impl Sources<'_> {
         self.list.iter().map(|source| source.receive_maximum).chain(listeners).max().unwrap_or(0)
     }
 
+    /// Where the broker or listener of this name is defined.
+    pub fn place_of(&self, name: &str) -> Option<Place> {
+        let mqtt = self.list.iter().zip(self.tables).map(|(source, at)| (&source.name, at.place));
+        let listeners =
+            self.listeners.iter().zip(self.listener_tables).map(|(listener, at)| (&listener.name, at.place));
+        mqtt.chain(listeners).find(|(known, _)| !known.is_empty() && *known == name).map(|(_, place)| place)
+    }
+
     /// The names that a route's `source` may use.
     pub fn check_name(&self, name: &At<String>, r: &mut Resolver<'_>) {
         let listeners = self.listeners.iter().map(|listener| listener.name.as_str());
-        let known = self.list.iter().map(|source| source.name.as_str()).chain(listeners);
+        let others = self.others.iter().map(String::as_str);
+        let known = self.list.iter().map(|source| source.name.as_str()).chain(listeners).chain(others);
         if known.clone().any(|source| source == name.value) {
             return;
         }

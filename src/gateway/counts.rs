@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::intake::line::LineCounters;
 use crate::intake::listener;
 use crate::intake::listener::counters::ListenerCounters;
 use crate::intake::mqtt::SourceCounters;
@@ -15,7 +16,30 @@ use crate::route::Router;
 pub struct Counters {
     pub clients: Vec<(String, Arc<SourceCounters>)>,
     pub listeners: Vec<(String, Arc<ListenerCounters>)>,
+    pub lines: Vec<(String, LineCounts)>,
 }
+
+/// What a serial or Modbus line counts.
+#[derive(Debug, Clone, Default)]
+pub struct LineCounts {
+    /// As a client of a broker does, as far as there is such a thing on a line.
+    pub source: Arc<SourceCounters>,
+    pub line: Arc<LineCounters>,
+}
+
+type LineMetric = (&'static str, &'static str, fn(&LineCounters) -> &AtomicU64);
+
+/// Name, help, and where it is counted: all of them only ever grow.
+const LINE_METRICS: [LineMetric; 8] = [
+    ("line_noise_bytes", "Bytes that belonged to no frame", |c| &c.noise_bytes),
+    ("line_bad_frames", "Runs of broken frames", |c| &c.bad_frames),
+    ("line_undecoded", "Frames that could not be decoded: in the dead letters", |c| &c.undecoded),
+    ("line_overruns", "Times the kernel's buffer was full behind a closed gate", |c| &c.overruns),
+    ("line_requests", "Queries sent", |c| &c.requests),
+    ("line_timeouts", "Queries without an answer", |c| &c.timeouts),
+    ("line_exceptions", "Answers that say no", |c| &c.exceptions),
+    ("line_suppressed", "Values that had not changed enough", |c| &c.suppressed),
+];
 
 type ClientMetric = (&'static str, &'static str, bool, fn(&SourceCounters) -> &AtomicU64);
 
@@ -62,12 +86,17 @@ impl Counters {
     pub fn metrics(&self, router: &Router) -> Vec<ExtraMetric> {
         let mut out = Vec::new();
         for (name, help, counter, of) in CLIENT_METRICS {
-            out.extend(self.clients.iter().map(|(source, c)| metric(name, help, counter, source, of(c))));
+            let lines = self.lines.iter().map(|(source, c)| (source, &c.source));
+            let all = self.clients.iter().map(|(source, c)| (source, c)).chain(lines);
+            out.extend(all.map(|(source, c)| metric(name, help, counter, source, of(c))));
         }
         for (name, help, counter, of) in listener::metrics::METRICS {
             out.extend(self.listeners.iter().map(|(source, c)| metric(name, help, counter, source, of(c))));
         }
-        // Both kinds have readings and PUBACKs: rows of one name stand together.
+        for (name, help, of) in LINE_METRICS {
+            out.extend(self.lines.iter().map(|(source, c)| metric(name, help, true, source, of(&c.line))));
+        }
+        // Several kinds have readings and PUBACKs: rows of one name stand together.
         out.sort_by_key(|m| m.name);
         out.extend(route_metrics(router));
         out

@@ -6,10 +6,12 @@ pub mod events;
 mod hub;
 pub mod inbox;
 mod keeping;
+mod lines;
 mod message_ids;
 mod requeue;
 mod sources;
 mod tell;
+mod tell_line;
 #[cfg(test)]
 mod tests;
 mod wear;

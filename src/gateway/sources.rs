@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::counts::Counters;
+use super::lines::{self, Ground};
 use crate::clock;
 use crate::config::{Config, MqttSource, Subscription};
 use crate::intake::listener::Listener;
@@ -72,6 +73,8 @@ impl Sources {
             };
             sessions.spawn(listener.run(stop.clone()));
         }
+        let ground = Ground { config, router, deliver, events, stop };
+        counters.lines = lines::start(&ground, &mut sessions);
         (Sources { sessions }, counters)
     }
 

@@ -87,6 +87,7 @@ impl Hub {
 
     pub(super) fn tell_source(&mut self, name: &str, event: &SourceEvent) {
         match event {
+            SourceEvent::Line(event) => self.tell_line(name, event),
             SourceEvent::Connected { session_present } => {
                 tracing::info!(source = name, session_present, "connected to the MQTT broker");
                 self.tell("source-connected", json!({ "source": name, "sessionPresent": session_present }));

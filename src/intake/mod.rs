@@ -1,10 +1,14 @@
 //! Intake: sources take readings in (step 1), hand them over as deliveries (step 2) and answer the device (step 5)
 //! only when a delivery has been acknowledged by the spool (step 4) or by Kafka (step 8).
 
+pub mod feed;
 pub mod kept;
+pub mod line;
 pub mod listener;
 pub mod mqtt;
+pub mod poll;
 mod rate;
+pub mod serial;
 mod waits;
 mod window;
 
@@ -168,6 +172,8 @@ pub enum SourceEvent {
         topic: String,
         bytes: u64,
     },
+    /// A change on a serial or Modbus line.
+    Line(line::LineEvent),
     /// A device has connected to the listener.
     DeviceConnected {
         client: String,

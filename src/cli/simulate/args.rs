@@ -15,12 +15,16 @@ use super::mqtt::tls::{self, TlsFiles};
 use super::mqtt::{Broker, Login, Qos, Version};
 use super::payload::Field;
 use super::run::{Limits, Target, random_u64};
+use super::serial::SerialArgs;
 use super::topic::TopicTemplate;
 
 /// Plays edge devices: statuses at an interval, or with --rate numbered messages as fast as asked.
 #[derive(Args)]
 #[command(group(clap::ArgGroup::new("target").args(["mqtt", "kafka"])))]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct SimulateArgs {
+    #[command(subcommand)]
+    pub play: Option<Play>,
     /// The gateway's listener or any MQTT broker, as host or host:port (port 1883, with TLS 8883) [default: 127.0.0.1]
     #[arg(long, value_name = "HOST:PORT")]
     mqtt: Option<String>,
@@ -112,6 +116,12 @@ pub struct SimulateArgs {
     /// The summary as JSON
     #[arg(long)]
     json: bool,
+}
+
+/// Devices that speak no MQTT.
+#[derive(clap::Subcommand)]
+pub enum Play {
+    Serial(SerialArgs),
 }
 
 /// What the options ask for.

@@ -25,8 +25,10 @@ pub mod kafka;
 pub mod load;
 pub mod mqtt;
 pub mod payload;
+pub mod pty;
 pub mod report;
 pub mod run;
+mod serial;
 pub mod tally;
 pub mod topic;
 
@@ -76,6 +78,9 @@ impl SimulateError {
 /// Runs the command to its end. Prints the summary to stdout and everything else to stderr.
 #[expect(clippy::needless_pass_by_value, reason = "a subcommand owns its options")]
 pub fn run(args: SimulateArgs) -> ExitCode {
+    if let Some(args::Play::Serial(args)) = &args.play {
+        return serial::run(args);
+    }
     // One thread: the loader shares its machine with what it measures.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let summary = runtime.map_err(SimulateError::from).and_then(|runtime| runtime.block_on(simulate(&args)));

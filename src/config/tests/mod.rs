@@ -7,6 +7,7 @@ mod loading;
 mod mistakes;
 mod parts;
 mod reference;
+mod serial;
 mod wisdom;
 
 use std::collections::BTreeMap;

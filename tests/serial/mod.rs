@@ -1,0 +1,6 @@
+//! Serial lines, end to end: socat's pseudo terminals, the real gateway, a real Kafka.
+
+mod commands;
+mod kills;
+mod lines;
+mod rig;
