@@ -11,9 +11,11 @@ use super::plant::{Builder, Plant};
 use crate::harness::jobs;
 use crate::harness::kafka::KafkaServer;
 use crate::harness::readings::{Reading, id_of};
+use crate::harness::small_disk::SmallDisk;
 use crate::main_path::bursts::assert_within_budget;
 
 const SMALL_SPOOL: &str = "max_bytes = \"4MiB\"";
+const DISK_BYTES: u64 = 16 << 20;
 const QOS0_DROPPED: &str = "forebay_listener_qos0_dropped_total";
 const QOS0_DEVICE: usize = 900;
 const QOS0_SENT: usize = 2_000;
@@ -117,6 +119,26 @@ fn a_full_spool_while_kafka_is_stopped() {
 #[test]
 fn a_full_spool_while_kafka_hangs() {
     let plant = pushed_back(Plant::builder().spool(SMALL_SPOOL), KafkaServer::pause, KafkaServer::resume);
+    close_books_with_qos_0(plant);
+}
+
+#[test]
+fn a_full_disk() {
+    let disk = SmallDisk::mount(DISK_BYTES);
+    let spool = match &disk {
+        Some(disk) => {
+            let path = disk.path().join("spool.db");
+            format!("path = {path:?}\nreserve_bytes = \"0B\"\nballast_bytes = \"5MiB\"\n")
+        }
+        None => "max_bytes = \"8MiB\"".to_owned(),
+    };
+    let mut plant = pushed_back(Plant::builder().spool(&spool), KafkaServer::stop, KafkaServer::restart);
+    if disk.is_some() {
+        plant.saw("commit that found no room", plant.count("forebay_spool_commit_failures_total") as usize);
+    } else {
+        let instead = "the limit of the file stood in for it";
+        jobs::skipped(&format!("listener_path::pressure::a_full_disk, for want of root; {instead}"));
+    }
     close_books_with_qos_0(plant);
 }
 

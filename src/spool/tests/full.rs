@@ -41,3 +41,17 @@ fn the_ballast_is_real_and_comes_back() {
     disk.restore_ballast();
     assert!(disk.has_ballast());
 }
+
+/// While a full disk has taken the ballast, its room is for what deletes: readings that took it would stop the drain.
+#[test]
+fn the_room_of_a_ballast_given_up_is_not_for_readings() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("spool.db");
+    let free = Disk::new(&path, 0, 0).free();
+    // Larger than the disk: given up, it leaves no room; laid down, its bytes are not free anyway.
+    let disk = Disk::new(&path, free.saturating_mul(2), 0);
+    assert!(!disk.has_ballast());
+    assert_eq!(disk.room(), 0);
+    std::fs::write(dir.path().join("spool.db.ballast"), b"x").unwrap();
+    assert!(disk.room() > 0);
+}
