@@ -28,9 +28,11 @@ impl Disk {
         statvfs(dir).map_or(u64::MAX, |s| s.f_bavail.saturating_mul(s.f_frsize))
     }
 
-    /// Bytes by which the file may still grow: the reserve stays for the rest of the system.
+    /// Bytes by which the file may still grow: the reserve stays for the rest of the system, and what the ballast has
+    /// given up for what deletes. Readings in its place would leave the drain nowhere to go.
     pub fn room(&self) -> u64 {
-        self.free().saturating_sub(self.reserve_bytes)
+        let given_up = if self.has_ballast() { 0 } else { self.ballast_bytes };
+        self.free().saturating_sub(self.reserve_bytes).saturating_sub(given_up)
     }
 
     pub fn has_ballast(&self) -> bool {

@@ -20,7 +20,7 @@ fn burst_seconds() -> usize {
 }
 
 /// Fails when what has flowed took more than the budget.
-fn assert_within_budget(what: &str, idle: Memory, after: Memory) {
+pub fn assert_within_budget(what: &str, idle: Memory, after: Memory) {
     let grown = after.peak.saturating_sub(idle.now);
     eprintln!("{what}: idle {} KiB, peak {} KiB, grown by {grown} of {BUDGET_KIB} KiB", idle.now, after.peak);
     assert!(grown <= BUDGET_KIB, "{what}: memory grew by {grown} KiB, the budget is {BUDGET_KIB} KiB");

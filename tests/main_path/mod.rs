@@ -2,7 +2,7 @@
 
 mod bad_input;
 mod broker_away;
-mod bursts;
+pub mod bursts;
 mod commands;
 mod damage;
 mod disk_full;

@@ -28,6 +28,7 @@ const READ: usize = 64 * 1024;
 /// For the last bytes and for the peer's close: without it, what the peer had still sent would make the system reset the
 /// connection, and our DISCONNECT with it.
 const GOODBYE: Duration = Duration::from_millis(500);
+const CLOSED_BY_PEER: &str = "the device closed the connection";
 const NEVER: Duration = Duration::from_secs(86_400);
 
 /// What all connections of a listener share.
@@ -139,6 +140,10 @@ async fn run(
                 tokio::task::yield_now().await;
                 continue;
             }
+            Flow::Wait if machine.is_done() => {
+                machine.broken(&mut shared.lock(), CLOSED_BY_PEER);
+                return true;
+            }
             Flow::Wait => {}
         }
         let due = due.map(|at| shared.instant(at)).into_iter().chain(stop_at).min();
@@ -146,8 +151,9 @@ async fn run(
         tokio::select! {
             done = poll_fn(|cx| line.poll(cx, stream, machine, room, shared)) => match done {
                 Ok(true) => {}
+                Ok(false) if machine.hung_up() => {}
                 Ok(false) => {
-                    machine.broken(&mut shared.lock(), "the device closed the connection");
+                    machine.broken(&mut shared.lock(), CLOSED_BY_PEER);
                     return true;
                 }
                 Err(_) => {

@@ -62,3 +62,17 @@ fn pages_that_were_given_up_leave_the_file_when_the_wal_is_written_back() {
     store.write_back();
     assert_eq!((length(), wal()), (store.used_bytes(), before), "the file ends with its last page, the WAL stays");
 }
+
+/// While a full disk has taken the ballast, its room is for what deletes: readings that took it would stop the drain.
+#[test]
+fn the_room_of_a_ballast_given_up_is_not_for_readings() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("spool.db");
+    let free = Disk::new(&path, 0, 0).free();
+    // Larger than the disk: given up, it leaves no room; laid down, its bytes are not free anyway.
+    let disk = Disk::new(&path, free.saturating_mul(2), 0);
+    assert!(!disk.has_ballast());
+    assert_eq!(disk.room(), 0);
+    std::fs::write(dir.path().join("spool.db.ballast"), b"x").unwrap();
+    assert!(disk.room() > 0);
+}

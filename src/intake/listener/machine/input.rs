@@ -38,7 +38,7 @@ pub(super) enum Taken {
 impl Machine {
     /// Bytes that may be read now; 0: the socket rests.
     pub(in crate::intake::listener) fn room(&self, exchange: &Exchange) -> usize {
-        if self.stage == Stage::Closed || self.out.len() >= UNWRITTEN_MAX || self.stopping {
+        if self.stage == Stage::Closed || self.out.len() >= UNWRITTEN_MAX || self.stopping || self.deaf {
             return 0;
         }
         if self.stage == Stage::Hello {
@@ -60,6 +60,44 @@ impl Machine {
         } else {
             self.input.reserve(bytes.len().max(self.wanted.saturating_sub(self.input.len())));
             self.input.extend_from_slice(bytes);
+        }
+    }
+
+    /// The peer has closed. Whether what it had sent is still to be taken: it waits for nothing but its rate.
+    pub(in crate::intake::listener) fn hung_up(&mut self) -> bool {
+        self.deaf = self.stage == Stage::Open && matches!(self.obstacle, Some(Obstacle::Rate(_)));
+        self.deaf
+    }
+
+    /// Whether the peer has closed and nothing more can be taken of what it had sent.
+    pub(in crate::intake::listener) fn is_done(&self) -> bool {
+        self.deaf && !matches!(self.obstacle, Some(Obstacle::Rate(_)))
+    }
+
+    /// What waits behind a packet for which there is no room when the peer has gone: readings of QoS 0 are counted as
+    /// dropped, and a DISCONNECT holds. Others come again.
+    pub(super) fn leave_behind(&mut self, exchange: &mut Exchange) {
+        let attached = exchange.session(self.session).is_some_and(|session| session.is_attached_to(self.connection));
+        if self.stage != Stage::Open || !attached {
+            return;
+        }
+        let input = std::mem::take(&mut self.input);
+        let mut rest = &input[self.skip.min(input.len())..];
+        while let Ok(Some(head)) = Head::peek(rest) {
+            let Some((frame, behind)) = rest.split_at_checked(head.total()) else { return };
+            match packet::decode(self.version, head, frame) {
+                Ok(Packet::Publish(publish)) if publish.qos == 0 => {
+                    ListenerCounters::add(&exchange.counters().qos0_dropped, 1);
+                }
+                Ok(Packet::Disconnect(disconnect)) => {
+                    let closing = self.disconnected(disconnect, exchange);
+                    self.close(exchange, closing);
+                    return;
+                }
+                Ok(_) => {}
+                Err(_) => return,
+            }
+            rest = behind;
         }
     }
 

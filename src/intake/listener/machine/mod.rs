@@ -178,6 +178,8 @@ pub(super) struct Machine {
     reserved: u64,
     obstacle: Option<Obstacle>,
     resting: bool,
+    /// The peer has closed; what it had sent is still being taken.
+    deaf: bool,
 
     out: BytesMut,
     wrote_at: Duration,
@@ -230,6 +232,7 @@ impl Machine {
             reserved: 0,
             obstacle: None,
             resting: false,
+            deaf: false,
             out: BytesMut::new(),
             wrote_at: now,
             silence_max: None,
@@ -310,7 +313,7 @@ impl Machine {
 
     /// While the socket rests nobody can be heard: the keep-alive rests too.
     fn rest(&mut self, exchange: &Exchange, now: Duration) {
-        let resting = self.room(exchange) == 0;
+        let resting = !self.deaf && self.room(exchange) == 0;
         if resting && !self.resting {
             ListenerCounters::add(&exchange.counters().rested, 1);
         }
@@ -354,6 +357,7 @@ impl Machine {
     /// The peer has closed, or the connection has broken.
     pub(super) fn broken(&mut self, exchange: &mut Exchange, reason: &'static str) {
         self.out.clear();
+        self.leave_behind(exchange);
         self.close(exchange, Closing::silent(reason));
     }
 
