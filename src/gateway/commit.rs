@@ -6,7 +6,7 @@ use super::hub::Hub;
 use crate::clock;
 use crate::faults;
 use crate::spool::lane::Lane;
-use crate::spool::owner::Request;
+use crate::spool::owner::{ROOM_AGAIN, Request};
 use crate::spool::{Commit, Committed, Loss, StoreError};
 
 /// A commit starts when this much waits (design section 6).
@@ -19,8 +19,6 @@ const EXPIRY_US: u64 = 10_000_000;
 const UNTOLD_MAX: usize = 10_000;
 /// After a failed commit.
 const RETRY_US: u64 = 1_000_000;
-/// With so much room, the largest chunk's, a disk that was full counts as writable although nothing waits to prove it.
-const ROOM_AGAIN: u64 = 1 << 20;
 
 impl Hub {
     pub(super) fn commit_if_due(&mut self) {

@@ -17,6 +17,8 @@ const REQUESTS_MAX: usize = 64;
 /// Rows counted in one slice after a start: some 20 ms on an SD card.
 const COUNT_SLICE: u32 = 500;
 const VACUUM_PAGES: u32 = 64;
+/// With so much room, the largest chunk's, a disk that was full counts as writable although nothing waits to prove it.
+pub const ROOM_AGAIN: u64 = 1 << 20;
 /// Between two replacements of a damaged file.
 const REPLACE_PAUSE: Duration = Duration::from_secs(600);
 const IDLE: Duration = Duration::from_secs(1);
@@ -222,10 +224,7 @@ impl Worker {
             self.last_rows.insert(row_lane(new.row), new.row);
         }
         let done = match self.store.commit(commit) {
-            Err(StoreError::DiskFull(_)) if !grows && self.disk.drop_ballast() => {
-                tracing::warn!("the disk is full: the ballast is given up so that the drain goes on");
-                self.store.commit(commit)
-            }
+            Err(StoreError::DiskFull(_)) if !grows && self.give_up_ballast() => self.store.commit(commit),
             other => other,
         };
         match done {
@@ -241,14 +240,23 @@ impl Worker {
         self.report_disk();
     }
 
-    /// What has been delivered leaves free pages in the file: with enough of them a commit needs nothing of the disk.
+    /// What has been delivered leaves free pages in the file: with enough of them a commit needs nothing of the disk, if the
+    /// WAL can begin anew. It must not grow into the last room: it could then never be written back.
     fn has_room(&self, bytes: u64) -> bool {
-        let there_is = || self.disk.room() > 0 || self.store.free_bytes() > bytes;
-        if !there_is() {
-            // An empty file may still take the disk: its pages are given up in the WAL alone.
-            self.store.write_back();
+        self.disk.room() > 0 || (self.write_back() && (self.store.free_bytes() > bytes || self.disk.room() > 0))
+    }
+
+    /// Empties the WAL into the file, which may have to grow for that: then the ballast makes room.
+    fn write_back(&self) -> bool {
+        self.store.write_back() || (self.give_up_ballast() && self.store.write_back())
+    }
+
+    fn give_up_ballast(&self) -> bool {
+        let given_up = self.disk.drop_ballast();
+        if given_up {
+            tracing::warn!("the disk is full: the ballast is given up so that the drain goes on");
         }
-        there_is()
+        given_up
     }
 
     /// After an I/O error nothing is known about the open file (a failed fsync may have dropped dirty pages).
@@ -360,6 +368,10 @@ impl Worker {
             (self.answer)(Reply::CountDone);
         } else {
             self.store.vacuum_slice(VACUUM_PAGES);
+            if self.disk.room() < ROOM_AGAIN {
+                // Nobody may have anything to commit, and pages given up in the WAL alone are no room.
+                self.write_back();
+            }
             self.disk.restore_ballast();
             self.report_disk();
         }

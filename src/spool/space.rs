@@ -20,8 +20,12 @@ impl Store {
 
     /// Writes the WAL's pages back to where they belong. Only then does the file itself end where its last page does: what
     /// [`Store::vacuum_slice`] has given back is free on the disk. The WAL keeps its length, for what comes next.
-    pub fn write_back(&self) {
-        let _ = self.connection().query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
+    ///
+    /// Returns whether all of it was written back: then the WAL begins anew and the next commit need not lengthen it.
+    pub fn write_back(&self) -> bool {
+        let pages = |r: &rusqlite::Row<'_>| Ok((r.get::<_, i64>(1)?, r.get::<_, i64>(2)?));
+        let done = self.connection().query_row("PRAGMA wal_checkpoint(PASSIVE)", [], pages);
+        done.is_ok_and(|(in_wal, written)| in_wal == written)
     }
 
     fn page_bytes(&self) -> u64 {

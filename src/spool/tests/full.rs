@@ -59,7 +59,7 @@ fn pages_that_were_given_up_leave_the_file_when_the_wal_is_written_back() {
     assert!(store.used_bytes() < 1 << 20 && length() > 4 << 20, "empty, and long: {}", length());
     let wal = || std::fs::metadata(dir.path().join("spool.db-wal")).unwrap().len();
     let before = wal();
-    store.write_back();
+    assert!(store.write_back());
     assert_eq!((length(), wal()), (store.used_bytes(), before), "the file ends with its last page, the WAL stays");
 }
 
