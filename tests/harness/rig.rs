@@ -192,16 +192,7 @@ impl Rig {
         let accepted = self.tap.history().accepted;
         let mut waiting: HashSet<String> = accepted.iter().filter_map(|message| id_of(&message.payload)).collect();
         waiting.retain(|id| !kept.contains(id));
-        if waiting.is_empty() {
-            return;
-        }
-        let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
-        self.kafka.consume_until(&topics, |record| {
-            if let Some(id) = id_of(&record.payload) {
-                waiting.remove(&id);
-            }
-            waiting.is_empty()
-        });
+        wait_arrivals(&self.kafka, topics, waiting);
     }
 
     fn books(&self, topics: &[String], ledger: u64) -> Books {
@@ -237,7 +228,22 @@ fn publication(message: &Message) -> Publication {
     Publication { id, stream: message.topic.clone() }
 }
 
-fn arrival(record: &Consumed) -> Arrival {
+/// Waits until a reading of each of these ids is in one of the topics.
+pub fn wait_arrivals(kafka: &KafkaServer, topics: &[String], mut waiting: HashSet<String>) {
+    if waiting.is_empty() {
+        return;
+    }
+    let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
+    kafka.consume_until(&topics, |record| {
+        if let Some(id) = id_of(&record.payload) {
+            waiting.remove(&id);
+        }
+        waiting.is_empty()
+    });
+}
+
+/// What the judge wants to know of a record.
+pub fn arrival(record: &Consumed) -> Arrival {
     Arrival {
         id: id_of(&record.payload).unwrap_or_else(|| format!("no reading: {record:?}")),
         stream: record.key.as_deref().map(String::from_utf8_lossy).unwrap_or_default().into_owned(),

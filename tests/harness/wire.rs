@@ -122,12 +122,12 @@ fn take_string(body: &mut Bytes) -> Result<String, Malformed> {
 /// CONNECT of 3.1.1 without a clean session, so that the broker keeps what was not acknowledged.
 pub fn connect(client_id: &str, login: Option<(&str, &str)>) -> Bytes {
     let mut body = BytesMut::new();
-    put_string(&mut body, "MQTT");
+    put_text(&mut body, "MQTT");
     body.put_slice(&[V311, if login.is_some() { 0b1100_0000 } else { 0 }, 0, 60]);
-    put_string(&mut body, client_id);
+    put_text(&mut body, client_id);
     if let Some((user, password)) = login {
-        put_string(&mut body, user);
-        put_string(&mut body, password);
+        put_text(&mut body, user);
+        put_text(&mut body, password);
     }
     frame(0x10, &body)
 }
@@ -135,7 +135,7 @@ pub fn connect(client_id: &str, login: Option<(&str, &str)>) -> Bytes {
 /// PUBLISH of 3.1.1 at QoS 1.
 pub fn publish(topic: &str, packet_id: u16, dup: bool, payload: &[u8]) -> Bytes {
     let mut body = BytesMut::with_capacity(topic.len() + payload.len() + 4);
-    put_string(&mut body, topic);
+    put_text(&mut body, topic);
     body.put_u16(packet_id);
     body.put_slice(payload);
     frame(if dup { 0x3a } else { 0x32 }, &body)
@@ -145,7 +145,7 @@ pub fn publish(topic: &str, packet_id: u16, dup: bool, payload: &[u8]) -> Bytes 
 pub fn subscribe(filter: &str) -> Bytes {
     let mut body = BytesMut::new();
     body.put_u16(1);
-    put_string(&mut body, filter);
+    put_text(&mut body, filter);
     body.put_u8(1);
     frame(0x82, &body)
 }
@@ -158,7 +158,7 @@ pub fn disconnect() -> Bytes {
     frame(0xe0, &[])
 }
 
-fn frame(first: u8, body: &[u8]) -> Bytes {
+pub fn frame(first: u8, body: &[u8]) -> Bytes {
     let mut out = BytesMut::with_capacity(body.len() + 5);
     out.put_u8(first);
     let mut length = body.len();
@@ -171,9 +171,10 @@ fn frame(first: u8, body: &[u8]) -> Bytes {
     out.freeze()
 }
 
-fn put_string(out: &mut BytesMut, text: &str) {
+pub fn put_text(out: &mut BytesMut, text: impl AsRef<[u8]>) {
+    let text = text.as_ref();
     out.put_u16(u16::try_from(text.len()).expect("a test's names are short"));
-    out.put_slice(text.as_bytes());
+    out.put_slice(text);
 }
 
 #[cfg(test)]

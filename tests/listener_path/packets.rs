@@ -2,7 +2,7 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use crate::harness::wire::{self, Malformed};
+use crate::harness::wire::{self, Malformed, frame, put_text};
 
 pub use crate::harness::wire::{V5, V311, take_frame};
 
@@ -156,24 +156,6 @@ fn no_properties(body: &mut BytesMut, level: u8) {
     if level == V5 {
         body.put_u8(0);
     }
-}
-
-fn put_text(out: &mut BytesMut, text: &[u8]) {
-    out.put_u16(u16::try_from(text.len()).expect("a test's names are short"));
-    out.put_slice(text);
-}
-
-fn frame(first: u8, body: &[u8]) -> Bytes {
-    let mut out = BytesMut::with_capacity(body.len() + 5);
-    out.put_u8(first);
-    let mut length = body.len();
-    while length >= 0x80 {
-        out.put_u8((length & 0x7f) as u8 | 0x80);
-        length >>= 7;
-    }
-    out.put_u8(length as u8);
-    out.put_slice(body);
-    out.freeze()
 }
 
 #[cfg(test)]

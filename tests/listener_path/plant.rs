@@ -1,17 +1,17 @@
 //! A plant whose devices publish straight to the gateway: Kafka, the gateway with its listener, the devices' witness; and
 //! the closing of the books.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::device::{Device, Manner};
 use super::witness::Witness;
-use crate::harness::checker::{self, Arrival, Books};
+use crate::harness::checker::{self, Books};
 use crate::harness::gateway::{Gateway, metric};
 use crate::harness::jobs;
-use crate::harness::kafka::{Consumed, KafkaServer};
-use crate::harness::readings::id_of;
+use crate::harness::kafka::KafkaServer;
+use crate::harness::rig::{arrival, wait_arrivals};
 
 const LANE: &str = "telemetry";
 const PARTITIONS: i32 = 3;
@@ -97,7 +97,8 @@ impl Plant {
     /// has it judged. Any problem fails the test. Devices must have finished: what they have open is no obligation.
     pub fn close_books(mut self) -> Closed {
         let topics = [self.topic("readings"), self.topic("dead")];
-        self.wait_arrivals(&topics);
+        let accepted = self.witness.lock().accepted_ids.clone();
+        wait_arrivals(&self.kafka, &topics, accepted);
         jobs::wait_until("the spool is empty", || (self.gateway.metric(metric::BACKLOG) == 0.0).then_some(()));
         let ledger = self.gateway.metric(metric::LEDGER) as u64;
         self.gateway.stop();
@@ -114,20 +115,6 @@ impl Plant {
         Closed { identities }
     }
 
-    fn wait_arrivals(&self, topics: &[String]) {
-        let mut waiting: HashSet<String> = self.witness.lock().accepted_ids.clone();
-        if waiting.is_empty() {
-            return;
-        }
-        let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
-        self.kafka.consume_until(&topics, |record| {
-            if let Some(id) = id_of(&record.payload) {
-                waiting.remove(&id);
-            }
-            waiting.is_empty()
-        });
-    }
-
     fn books(&self, ledger: u64) -> Books {
         let arrivals = |topic: String| self.kafka.consume_all(&topic).iter().map(arrival).collect();
         let (delivered, dead) = (arrivals(self.topic("readings")), arrivals(self.topic("dead")));
@@ -142,15 +129,6 @@ impl Plant {
             stray_pubacks: 0,
             faults: self.faults.clone(),
         }
-    }
-}
-
-fn arrival(record: &Consumed) -> Arrival {
-    Arrival {
-        id: id_of(&record.payload).unwrap_or_else(|| format!("no reading: {record:?}")),
-        stream: record.key.as_deref().map(String::from_utf8_lossy).unwrap_or_default().into_owned(),
-        partition: format!("{}/{}", record.topic, record.partition),
-        forebay_id: record.forebay_id(),
     }
 }
 
