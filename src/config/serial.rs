@@ -11,6 +11,7 @@ use super::resolve::{DAY, KIB, Resolver};
 use super::serial_file::{Bytes, PollTable, SerialTable, UsbTable};
 use super::serial_frame;
 use super::serial_model::{FlowControl, Parity, Poll, PortSettings, SerialSource};
+use super::sources::check_pauses;
 use super::units::show_size;
 use crate::intake::serial::device::{PortName, UsbName};
 
@@ -61,10 +62,7 @@ fn source(at: &At<SerialTable>, count: usize, r: &mut Resolver<'_>) -> SerialSou
 
 fn check_together(source: &SerialSource, at: &At<SerialTable>, r: &mut Resolver<'_>) {
     let table = &at.value;
-    if source.backoff_max < source.backoff_min {
-        let place = table.backoff_max.place().or(table.backoff_min.place());
-        r.found.error(place, "`backoff_max` is shorter than `backoff_min`").help("exchange them");
-    }
+    check_pauses(source.backoff_min..source.backoff_max, &table.backoff_min, &table.backoff_max, r);
     let needed = 2 * (source.frame.max as u64 + KIB);
     if source.unacked_bytes_max < needed {
         let place = table.unacked_bytes_max.place().unwrap_or(at.place);

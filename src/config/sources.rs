@@ -1,6 +1,7 @@
 //! `[source]`: the brokers to read from, and what all kinds of sources have in common. Pure.
 
 use std::net::Ipv6Addr;
+use std::ops::Range;
 use std::time::Duration;
 
 use super::clusters::tls;
@@ -174,12 +175,17 @@ fn source(at: &At<MqttTable>, name: String, gateway: &Gateway, share: u64, r: &m
     source
 }
 
-fn check_together(source: &MqttSource, at: &At<MqttTable>, r: &mut Resolver<'_>) {
-    let table = &at.value;
-    if source.backoff_max < source.backoff_min {
-        let place = table.backoff_max.place().or(table.backoff_min.place());
+/// `pauses`: the first and the longest, as resolved from the two keys.
+pub fn check_pauses(pauses: Range<Duration>, min: &Opt<Duration>, max: &Opt<Duration>, r: &mut Resolver<'_>) {
+    if pauses.end < pauses.start {
+        let place = max.place().or(min.place());
         r.found.error(place, "`backoff_max` is shorter than `backoff_min`").help("exchange them");
     }
+}
+
+fn check_together(source: &MqttSource, at: &At<MqttTable>, r: &mut Resolver<'_>) {
+    let table = &at.value;
+    check_pauses(source.backoff_min..source.backoff_max, &table.backoff_min, &table.backoff_max, r);
     let password = table.password.place().or(table.password_file.place());
     if let Some(place) = password.filter(|_| table.user.place().is_none()) {
         r.found.error(place, "a password without `user`").help("add `user`");
