@@ -102,7 +102,7 @@ impl Gateway {
     ///
     /// # Errors
     /// [`GatewayError::Died`] when the hub's thread ended by itself; the process should exit and be restarted.
-    pub async fn run(self, mut stop: watch::Receiver<bool>, ready: impl FnOnce()) -> Result<(), GatewayError> {
+    pub async fn run(mut self, mut stop: watch::Receiver<bool>, ready: impl FnOnce()) -> Result<(), GatewayError> {
         let (events, mut source_events) = mpsc::channel(SOURCE_EVENTS_MAX);
         let (sources_stop, sources_stopped) = watch::channel(false);
         let (sources, counters) = Sources::start(
@@ -111,7 +111,8 @@ impl Gateway {
             &(Arc::clone(&self.inbox) as _),
             &events,
             &sources_stopped,
-            &self.kept,
+            // Each listener takes a copy of its own; nobody needs them after that.
+            &std::mem::take(&mut self.kept),
         );
         let _ = self.counters.set(counters.clone());
         let answered = {

@@ -61,7 +61,7 @@ impl Sources {
             counters.listeners.push((listener.name.clone(), Arc::clone(&count)));
             let listener = Listener {
                 config: Arc::new(listener.clone()),
-                facts: kept.to_vec(),
+                facts: kept.iter().filter(|fact| fact.belongs_to(&listener.name)).cloned().collect(),
                 route: Arc::new(router.clone()),
                 deliver: Arc::clone(deliver),
                 events: events.clone(),

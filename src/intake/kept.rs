@@ -86,6 +86,13 @@ pub struct Fact {
     pub value: Vec<u8>,
 }
 
+impl Fact {
+    /// Whether the source of this name has kept it.
+    pub fn belongs_to(&self, source: &str) -> bool {
+        self.key.strip_prefix(source.as_bytes()).is_some_and(|rest| rest.first() == Some(&0))
+    }
+}
+
 /// Names a message whatever its packet id: two with the same `id` and `payload` are the same message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct MessageId {

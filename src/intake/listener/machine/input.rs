@@ -46,8 +46,12 @@ impl Machine {
         }
         let ample = exchange.gate.is_roomy() && exchange.input_bytes < exchange.config().unacked_bytes_max / 4;
         let bound = if self.obstacle.is_none() && ample { READ } else { READ_AHEAD };
-        let wanted = if self.obstacle.is_none() { self.wanted } else { 0 };
-        bound.max(wanted).saturating_sub(self.input.len())
+        bound.max(self.wanted()).saturating_sub(self.input.len())
+    }
+
+    /// Bytes of the packet at the head, once there is room for all of it.
+    fn wanted(&self) -> usize {
+        if self.obstacle.is_none() { self.wanted } else { 0 }
     }
 
     /// Bytes have come.
@@ -58,7 +62,7 @@ impl Machine {
         if self.input.is_empty() {
             self.input = BytesMut::from(bytes);
         } else {
-            self.input.reserve(bytes.len().max(self.wanted.saturating_sub(self.input.len())));
+            self.input.reserve(bytes.len().max(self.wanted().saturating_sub(self.input.len())));
             self.input.extend_from_slice(bytes);
         }
     }
