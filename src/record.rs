@@ -74,6 +74,23 @@ pub struct RecordView<'a> {
     pub old_id: Option<OldId>,
 }
 
+#[cfg(test)]
+impl<'a> RecordView<'a> {
+    /// What a route without any wishes makes of a reading: for tests that are about something else.
+    pub fn plain(reading: &Reading<'a>) -> Self {
+        RecordView {
+            topic: reading.topic,
+            key: None,
+            headers: Vec::new(),
+            payload: reading.payload,
+            timestamp_ms: 0,
+            timestamp_kind: TimestampKind::Arrival,
+            arrival: reading.arrival,
+            old_id: None,
+        }
+    }
+}
+
 /// An encoded record. Cheap to clone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Body(Bytes);

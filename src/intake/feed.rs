@@ -176,16 +176,9 @@ mod tests {
     struct ToLaneOne;
     impl Route for ToLaneOne {
         fn route(&self, reading: &Reading<'_>, scratch: &mut Vec<u8>) -> Routed {
-            let record = RecordView {
-                topic: "t",
-                key: Some(reading.topic.as_bytes()),
-                headers: vec![],
-                payload: reading.payload,
-                timestamp_ms: reading.arrival.wall_ms,
-                timestamp_kind: crate::record::TimestampKind::Arrival,
-                arrival: reading.arrival,
-                old_id: None,
-            };
+            let key = Some(reading.topic.as_bytes());
+            let record =
+                RecordView { topic: "t", key, timestamp_ms: reading.arrival.wall_ms, ..RecordView::plain(reading) };
             Routed::Deliver { lane: 1, body: record.encode(scratch), fate: Fate::Forward }
         }
     }

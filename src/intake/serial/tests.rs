@@ -18,7 +18,7 @@ use crate::intake::feed::Outlet;
 use crate::intake::line::{LineCounters, LineEvent};
 use crate::intake::mqtt::SourceCounters;
 use crate::intake::{AckTicket, Change, Deliver, Delivery, Fate, Route, Routed, SourceEvent};
-use crate::record::{Arrival, Reading, RecordView, TimestampKind};
+use crate::record::{Arrival, Reading, RecordView};
 
 /// Far beyond what a busy machine needs.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -26,16 +26,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 struct Plain;
 impl Route for Plain {
     fn route(&self, reading: &Reading<'_>, scratch: &mut Vec<u8>) -> Routed {
-        let record = RecordView {
-            topic: "t",
-            key: Some(reading.topic.as_bytes()),
-            headers: vec![],
-            payload: reading.payload,
-            timestamp_ms: 0,
-            timestamp_kind: TimestampKind::Arrival,
-            arrival: reading.arrival,
-            old_id: None,
-        };
+        let key = Some(reading.topic.as_bytes());
+        let record = RecordView { topic: "t", key, ..RecordView::plain(reading) };
         Routed::Deliver { lane: 0, body: record.encode(scratch), fate: Fate::Forward }
     }
 }

@@ -16,7 +16,7 @@ use crate::intake::listener::machine::{Flow, Machine};
 use crate::intake::listener::packet::Version;
 use crate::intake::listener::transport::Peer;
 use crate::intake::{AckTicket, Change, Deliver, Delivery, Fact, Fate, Kind, MessageId, Route, Routed, SourceEvent};
-use crate::record::{Arrival, Reading, RecordView, TimestampKind};
+use crate::record::{Arrival, Reading, RecordView};
 
 pub const SOURCE: &str = "plant";
 
@@ -28,17 +28,7 @@ impl Route for Straight {
         if reading.topic.starts_with("drop/") {
             return Routed::Drop;
         }
-        let view = RecordView {
-            topic: reading.topic,
-            key: None,
-            headers: Vec::new(),
-            payload: reading.payload,
-            timestamp_ms: 0,
-            timestamp_kind: TimestampKind::Arrival,
-            arrival: reading.arrival,
-            old_id: None,
-        };
-        Routed::Deliver { lane: 0, body: view.encode(scratch), fate: Fate::Forward }
+        Routed::Deliver { lane: 0, body: RecordView::plain(reading).encode(scratch), fate: Fate::Forward }
     }
 }
 

@@ -17,7 +17,7 @@ use super::super::codec::Head;
 use super::super::{MqttSession, SourceCounters};
 use crate::config::{MqttSource, MqttVersion, Subscription};
 use crate::intake::{AckTicket, Change, Deliver, Delivery, Fate, Route, Routed, SourceEvent};
-use crate::record::{Arrival, Reading, RecordView, TimestampKind};
+use crate::record::{Arrival, Reading, RecordView};
 
 /// Long enough for a busy machine; a test that waits this long has failed.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -34,17 +34,7 @@ impl Route for EchoRoute {
         if reading.topic == "drop" {
             return Routed::Drop;
         }
-        let record = RecordView {
-            topic: reading.topic,
-            key: None,
-            headers: Vec::new(),
-            payload: reading.payload,
-            timestamp_ms: 0,
-            timestamp_kind: TimestampKind::Arrival,
-            arrival: reading.arrival,
-            old_id: None,
-        };
-        Routed::Deliver { lane: 0, body: record.encode(scratch), fate: Fate::Forward }
+        Routed::Deliver { lane: 0, body: RecordView::plain(reading).encode(scratch), fate: Fate::Forward }
     }
 }
 
