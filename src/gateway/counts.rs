@@ -38,7 +38,7 @@ const LINE_METRICS: [LineMetric; 8] = [
     ("line_requests", "Queries sent", |c| &c.requests),
     ("line_timeouts", "Queries without an answer", |c| &c.timeouts),
     ("line_exceptions", "Answers that say no", |c| &c.exceptions),
-    ("line_suppressed", "Values that had not changed enough", |c| &c.suppressed),
+    ("line_suppressed", "Readings that said nothing new, and were not sent", |c| &c.suppressed),
 ];
 
 type ClientMetric = (&'static str, &'static str, bool, fn(&SourceCounters) -> &AtomicU64);

@@ -5,7 +5,7 @@
 //! ends, so that whoever reads always comes to know where a value has stopped. The first reading of a series is always
 //! sent, and nothing outlives the process: after a start all are first ones.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use serde_json::{Map, Value};
@@ -21,7 +21,7 @@ pub struct Report {
     /// Of every field that has none of its own.
     pub rule: Rule,
     /// By the names of fields.
-    pub fields: HashMap<String, Rule>,
+    pub fields: BTreeMap<String, Rule>,
     /// Fields whose changes say nothing: clocks, counters of frames.
     pub ignore: Vec<String>,
     /// Fields whose values tell one series from another: a station's number, the name of a sentence.

@@ -9,6 +9,7 @@ pub mod listener;
 pub mod mqtt;
 pub mod poll;
 mod rate;
+pub mod report;
 pub mod serial;
 mod waits;
 mod window;

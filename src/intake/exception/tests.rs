@@ -11,7 +11,7 @@ const NEVER: Duration = Duration::from_secs(86_400);
 fn report(deadband: Deadband, min_interval: Duration, max_interval: Duration) -> Report {
     Report {
         rule: Rule { deadband, min_interval },
-        fields: HashMap::new(),
+        fields: BTreeMap::new(),
         ignore: Vec::new(),
         per: Vec::new(),
         max_interval,
