@@ -148,7 +148,7 @@ impl<T> Exceptions<T> {
         let key = self.key(&offer);
         let Some(series) = self.series.get_mut(&key) else {
             out.push(offer.item);
-            self.watch(key, offer.quality, offer.content, now, out);
+            self.watch(&key, offer.quality, offer.content, now, out);
             return 0;
         };
         series.heard_at = now;
@@ -216,13 +216,14 @@ impl<T> Exceptions<T> {
         key
     }
 
-    fn watch(&mut self, key: String, quality: &str, sent: Content, now: Duration, out: &mut Vec<T>) {
+    fn watch(&mut self, key: &str, quality: &str, sent: Content, now: Duration, out: &mut Vec<T>) {
         if self.series.len() >= SERIES_MAX {
             self.forget_oldest(out);
         }
         let quality = quality.to_owned();
-        self.series.insert(key.clone(), Series { sent, sent_at: now, quality, heard_at: now, waiting: None, bytes: 0 });
-        self.weigh(&key, out);
+        self.series
+            .insert(key.to_owned(), Series { sent, sent_at: now, quality, heard_at: now, waiting: None, bytes: 0 });
+        self.weigh(key, out);
     }
 
     fn send(&mut self, key: &str, content: Content, item: T, now: Duration, out: &mut Vec<T>) {
