@@ -16,10 +16,11 @@ pub fn line(source: &SerialSource) -> String {
         crate::config::Parity::Odd => 'O',
     };
     let asked = if source.polls.is_empty() { String::new() } else { format!(", {} queries", source.polls.len()) };
+    let rs485 = if s.rs485.is_some() { ", RS-485 switched by the driver" } else { "" };
     let report = if source.report.is_some() { ", by exception" } else { "" };
     let volatile = if source.volatile { ", volatile: a crash may lose readings" } else { "" };
     format!(
-        "{}: {} at {} {}{parity}{}, at most {} not accepted yet, as {}{asked}{report}{volatile}",
+        "{}: {} at {} {}{parity}{}, at most {} not accepted yet, as {}{asked}{rs485}{report}{volatile}",
         source.name,
         source.port,
         s.baud,

@@ -26,21 +26,20 @@ pub(super) fn switch(device: &Path, wanted: Rs485) -> Result<Switched, String> {
     // A driver may take the call and do otherwise.
     match port.get_rs4xx_mode().map_err(failed)? {
         TransceiverMode::Rs485(found) => tell_difference(device, wanted, &found),
-        _ => return Err(format!("switch {} to RS-485: the driver did not do it{HELP}", device.display())),
+        _ => return Err(format!("switch {} to RS-485: the driver took it and did not do it", device.display())),
     }
     Ok(Switched { _port: port })
 }
 
-const HELP: &str = "; without `rs485` the port is used as its adapter, or the device tree, has it";
-
 fn help(error: &io::Error) -> &'static str {
     use rustix::io::Errno;
-    // What drivers say that have no such thing: ENOTTY and EINVAL.
-    let refused = [Errno::NOTTY, Errno::INVAL].map(Errno::raw_os_error);
-    match error.raw_os_error() {
-        Some(code) if refused.contains(&code) => {
+    match Errno::from_io_error(error) {
+        // What drivers say that have no such thing.
+        Some(Errno::NOTTY | Errno::INVAL) => {
             "; this driver cannot switch: remove `rs485` where the adapter does it by itself"
         }
+        Some(Errno::WOULDBLOCK | Errno::BUSY) => "; another program has it open",
+        Some(Errno::ACCESS) => "; `forebay serial list` says who may open it",
         _ => "",
     }
 }
@@ -100,6 +99,10 @@ mod tests {
         let refused = switch(pty.port(), wanted()).err().expect("a pseudo terminal has no transceiver");
         assert!(refused.starts_with(&format!("switch {} to RS-485: ", pty.port().display())), "{refused}");
         assert!(refused.contains("this driver cannot switch: remove `rs485`"), "{refused}");
+        let held = rustix::fs::open(pty.port(), OFlags::RDWR | OFlags::NOCTTY, Mode::empty()).expect("it is there");
+        flock(&held, FlockOperation::NonBlockingLockExclusive).expect("nobody else has it");
+        let taken = switch(pty.port(), wanted()).err().expect("it is left alone");
+        assert!(taken.ends_with("; another program has it open"), "{taken}");
         let missing = switch(Path::new("/dev/does-not-exist"), wanted()).err().expect("there is none");
         assert!(missing.contains("No such file") && !missing.contains("remove"), "{missing}");
     }
