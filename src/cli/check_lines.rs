@@ -1,8 +1,11 @@
-//! What `check` says of serial lines, and what it looks up on this machine: whether the ports may be opened.
+//! What `check` says of serial and Modbus lines, and what it looks up on this machine: whether the ports may be opened.
 
 use serde::Serialize;
 
-use crate::config::{Config, Problem, SerialSource, Severity, units::show_size};
+use crate::config::units::{show_duration, show_size};
+use crate::config::{Config, Link, ModbusDevice, ModbusSource, Problem, SerialSource, Severity};
+use crate::intake::modbus::plan::plan;
+use crate::intake::modbus::register::Register;
 use crate::intake::serial::access::Accounts;
 use crate::intake::serial::device::PortName;
 
@@ -45,12 +48,63 @@ pub fn json(config: &Config) -> Vec<JsonLine<'_>> {
     config.serial_sources.iter().map(of).collect()
 }
 
+pub fn modbus(source: &ModbusSource) -> String {
+    let volatile = if source.volatile { ", volatile: a crash may lose readings" } else { "" };
+    let devices: Vec<String> = source.devices.iter().map(device).collect();
+    format!(
+        "{}: {}, at most {} not accepted yet, as {}{volatile}: {}",
+        source.name,
+        source.link,
+        show_size(source.unacked_bytes_max),
+        source.topic,
+        devices.join("; ")
+    )
+}
+
+/// How much is asked of it, and how often.
+fn device(device: &ModbusDevice) -> String {
+    let group = |group: &crate::config::ModbusGroup| {
+        let name = group.name.as_ref().map(|name| format!("{name}: ")).unwrap_or_default();
+        let requests = plan(group.registers.iter().map(Register::request), device.limits).len();
+        let values = group.registers.len();
+        format!("{name}{values} values in {requests} requests each {}", show_duration(group.interval))
+    };
+    let groups: Vec<String> = device.groups.iter().map(group).collect();
+    format!("{} (unit {}) {}", device.name, device.unit, groups.join(", "))
+}
+
+#[derive(Serialize)]
+pub struct JsonModbus<'c> {
+    name: &'c str,
+    line: String,
+    topics: Vec<String>,
+    volatile: bool,
+}
+
+pub fn json_modbus(config: &Config) -> Vec<JsonModbus<'_>> {
+    let of = |source: &'_ ModbusSource| {
+        let jobs = |(at, device): (usize, &ModbusDevice)| (0..device.groups.len()).map(move |group| (at, group));
+        let jobs = source.devices.iter().enumerate().flat_map(jobs);
+        jobs.map(|(device, group)| source.topic_of(device, group)).collect()
+    };
+    let one = |source| {
+        let topics = of(source);
+        JsonModbus { name: &source.name, line: source.link.to_string(), topics, volatile: source.volatile }
+    };
+    config.modbus_sources.iter().map(one).collect()
+}
+
 /// A warning for each port that is there and may not be opened. One that is not there may be plugged in later.
 pub fn rights(config: &Config) -> Vec<Problem> {
     let accounts = Accounts::read();
     let Some(user) = accounts.service() else { return Vec::new() };
-    let warning = |source: &SerialSource| {
-        let PortName::Path(path) = &source.port else { return None };
+    let serial = config.serial_sources.iter().map(|source| &source.port);
+    let modbus = config.modbus_sources.iter().filter_map(|source| match &source.link {
+        Link::Serial { port, .. } => Some(port),
+        Link::Tcp { .. } => None,
+    });
+    let warning = |port: &PortName| {
+        let PortName::Path(path) = port else { return None };
         let rights = accounts.rights(path).ok().filter(|rights| !rights.allow(&user))?;
         Some(Problem {
             severity: Severity::Warning,
@@ -67,5 +121,5 @@ pub fn rights(config: &Config) -> Vec<Problem> {
             help: Some(rights.help(path, &user)),
         })
     };
-    config.serial_sources.iter().filter_map(warning).collect()
+    serial.chain(modbus).filter_map(warning).collect()
 }

@@ -165,6 +165,10 @@ impl Surroundings for Nowhere {
         Err("does not exist".to_owned())
     }
 
+    fn text_file(&self, _: &Path) -> Result<String, String> {
+        Err("does not exist".to_owned())
+    }
+
     fn readable(&self, _: &Path) -> Result<(), String> {
         Err("does not exist".to_owned())
     }

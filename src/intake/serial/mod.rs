@@ -125,4 +125,4 @@ pub(super) async fn asked_to_stop(stop: &mut watch::Receiver<bool>) {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
