@@ -220,7 +220,8 @@ async fn read_device<'p>(
             Err(Fault::Exception(code)) => Err(exception(code)),
             Err(Fault::Misfit(why)) => Err(why),
             Err(Fault::Timeout { noise }) => {
-                return Err(format!("read {}: no answer, {noise} bytes of something else", device.name));
+                let heard = if noise > 0 { format!(", {noise} bytes that are none") } else { String::new() };
+                return Err(format!("read {}: no answer{heard}", device.name));
             }
             Err(Fault::Gone(reason)) => return Err(format!("read {}: {reason}", device.name)),
         };

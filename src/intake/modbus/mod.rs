@@ -54,7 +54,7 @@ impl ModbusLine {
     pub async fn run(self, mut stop: watch::Receiver<bool>) {
         let (mut rounds, mut way) = (Rounds::new(&self), Way::new(&self));
         loop {
-            let due = rounds.due();
+            let due = rounds.due().filter(|_| way.is_known());
             let (turn, at) = due.unwrap_or_else(|| (0, Instant::now()));
             tokio::select! {
                 biased;

@@ -18,7 +18,7 @@ use crate::cli::simulate::modbus::slave::{Memory, rtu_answer, rtu_request, tcp_a
 use crate::cli::simulate::pty::Pty;
 use crate::config;
 use crate::intake::line::LineEvent;
-use crate::intake::serial::tests::{PATIENCE, World, count, world};
+use crate::intake::serial::tests::{World, count, world};
 use crate::record::Arrival;
 
 const WORDS: &str =
@@ -43,7 +43,8 @@ fn start(way: &str, lines: &str) -> (World, Arc<ModbusCounters>) {
             events: given.events,
             clock: Arc::new(|| Arrival { wall_ms: 1, boot_ms: 2 }),
             random: Arc::new(|| 0),
-            stop_timeout: PATIENCE,
+            // Readings that a test did not wait for are never accepted.
+            stop_timeout: Duration::from_millis(50),
         };
         line.run(given.stopped)
     });
@@ -202,28 +203,35 @@ async fn a_dead_device_is_told_once_and_holds_nobody_up() {
     world.stop().await;
 }
 
-/// The danger of RTU: nothing in an answer says which request it answers, and these two look the same.
+/// The danger of RTU: nothing in an answer says which request it answers, and these two look the same. A slow device keeps
+/// answering tries that were given up.
 #[tokio::test]
 async fn a_late_answer_is_never_taken_for_another_requests() {
-    let pty = Pty::open().unwrap();
+    const DELAYS: [u64; 5] = [60, 60, 150, 150, 60];
+    let pty = Arc::new(Pty::open().unwrap());
     let lines = "[[source.modbus.device]]\nregister = [{ name = \"x\", table = \"holding\", address = 7 }, \
         { name = \"y\", table = \"holding\", address = 50 }]\n";
     let (mut world, _) = on_line(pty.port(), lines);
-    let mut asked = 0;
-    let mut owed: Option<Vec<u8>> = None;
-    // Every third answer comes with the next request, too late.
-    let device = play(&pty, move |unit, request: &[u8]| {
-        asked += 1;
-        let answer = plain(unit, request);
-        if asked % 3 == 0 {
-            owed = Some(answer);
-            return vec![];
+    let device = async {
+        let (mut heard, mut bytes) = (Vec::new(), [0; 256]);
+        for delay in DELAYS.into_iter().cycle() {
+            let (unit, request) = loop {
+                if let Some(request) = rtu_request(&mut heard) {
+                    break request;
+                }
+                let count = pty.receive(&mut bytes).await;
+                heard.extend_from_slice(&bytes[..count]);
+            };
+            let line = Arc::clone(&pty);
+            tokio::spawn(async move {
+                sleep(Duration::from_millis(delay)).await;
+                line.send(&plain(unit, &request)).await.unwrap();
+            });
         }
-        owed.take().into_iter().chain([answer]).collect()
-    });
+    };
     let story = async {
         world.opened().await;
-        for _ in 0..30 {
+        for _ in 0..20 {
             let said = world.json().await;
             let right = |name: &str, value: u64| said["values"].get(name).is_none_or(|found| *found == value);
             assert!(right("x", 7) && right("y", 50), "{said}");

@@ -49,6 +49,11 @@ impl<'a> Way<'a> {
         self.wire.as_mut()
     }
 
+    /// Whether it has been open, or told to be gone: until then nobody can say what a device is worth.
+    pub(super) fn is_known(&self) -> bool {
+        self.told.is_some()
+    }
+
     /// Waits until the line is open, or gone. What comes unasked meanwhile is thrown away. Cancel safe.
     pub(super) async fn change(&mut self) -> Change {
         if let Some(wire) = &mut self.wire {

@@ -119,14 +119,19 @@ impl Wire {
         let expected = expected(unit, &request, self.number);
         let (mut context, mut inner) = self.client.take().unwrap_or_else(|| client(self.framing));
         context.set_slave(Slave(unit));
+        let asked_at = Instant::now();
         let call = async { Ok(context.call(call_of(&request)).await) };
         let (answered, ()) = match tokio::try_join!(call, self.relay(&mut inner, &expected, patience)) {
             Ok(both) => both,
             Err(fault) => {
-                self.doubt(&fault, unit, request, patience);
+                self.doubt(unit, request, asked_at + 2 * patience);
                 return Err(fault);
             }
         };
+        if self.doubts.iter().any(|(of, _, _)| *of == unit) {
+            // This may have been the late answer to the first try: the one to the second is still to come.
+            self.doubt(unit, request, asked_at + 2 * patience);
+        }
         // What the crate does not understand may have left something behind in it.
         let answered = answered.map_err(|error| Fault::Misfit(error.to_string()))?;
         self.client = Some((context, inner));
@@ -185,9 +190,10 @@ impl Wire {
         }
     }
 
-    fn doubt(&mut self, fault: &Fault, unit: u8, request: Request, patience: Duration) {
-        if self.framing == Framing::Rtu && !matches!(fault, Fault::Gone(_)) {
-            self.doubts.push((unit, request, Instant::now() + patience));
+    /// An answer to `request` may come until then.
+    fn doubt(&mut self, unit: u8, request: Request, until: Instant) {
+        if self.framing == Framing::Rtu {
+            self.doubts.push((unit, request, until));
         }
     }
 
