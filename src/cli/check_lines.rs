@@ -67,7 +67,7 @@ fn device(device: &ModbusDevice) -> String {
         let name = group.name.as_ref().map(|name| format!("{name}: ")).unwrap_or_default();
         let requests = plan(group.registers.iter().map(Register::request), device.limits).len();
         let values = group.registers.len();
-        format!("{name}{values} values in {requests} requests each {}", show_duration(group.interval))
+        format!("{name}{values} values in {requests} requests every {}", show_duration(group.interval))
     };
     let groups: Vec<String> = device.groups.iter().map(group).collect();
     format!("{} (unit {}) {}", device.name, device.unit, groups.join(", "))

@@ -69,7 +69,7 @@ fn check_says_what_a_line_comes_to() {
     let (rig, port, _dir) = rig_by_tcp(device);
     let checked = rig.gateway.command(&["check"]).text();
     assert!(checked.contains("telemetry: when = always (implied by the source \"plc\")"), "{checked}");
-    let said = "meter (unit 1) 7 values in 2 requests each 1s, energy: 3 values in 2 requests each 60s";
+    let said = "meter (unit 1) 7 values in 2 requests every 1s, energy: 3 values in 2 requests every 1m";
     assert!(checked.contains(&format!("127.0.0.1:{port}, at most 256KiB")) && checked.contains(said), "{checked}");
     let document = rig.gateway.command(&["check", "--json"]).document();
     assert_eq!(document["config"]["modbus"][0]["topics"][0], "modbus/plc/meter");

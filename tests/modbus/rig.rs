@@ -76,14 +76,6 @@ pub fn json(record: &Consumed) -> Value {
 }
 
 /// Waits until a reading is there for which `wanted` holds.
-pub fn wait_for(rig: &Rig, wanted: impl Fn(&Value) -> bool) -> Value {
-    let mut found = None;
-    rig.kafka.consume_until(&[&rig.topic("readings")], |record| {
-        let said = json(record);
-        if found.is_none() && wanted(&said) {
-            found = Some(said);
-        }
-        found.is_some()
-    });
-    found.expect("it has been found")
+pub fn wait_for(rig: &Rig, mut wanted: impl FnMut(&Value) -> bool) -> Value {
+    json(&rig.kafka.find(&rig.topic("readings"), |record| wanted(&json(record))))
 }

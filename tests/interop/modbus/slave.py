@@ -62,12 +62,19 @@ async def main():
     parser.add_argument("--serial")
     parser.add_argument("--unit", type=int, action="append")
     options = parser.parse_args()
-    devices = [device(unit) for unit in options.unit or [1]]
+    units = options.unit or [1]
+    devices = [device(unit) for unit in units]
+    unit_at = 6 if options.tcp else 0
+
+    def of_known_units(sending, data):
+        """pymodbus 3.16 has an answer for devices that are not there, whatever ignore_missing_devices says."""
+        return b"" if sending and data[unit_at] not in units else data
+
     if options.tcp:
-        server = ModbusTcpServer(devices, address=("127.0.0.1", options.tcp), ignore_missing_devices=True)
+        server = ModbusTcpServer(devices, address=("127.0.0.1", options.tcp), trace_packet=of_known_units)
     else:
         server = ModbusSerialServer(
-            devices, framer=FramerType.RTU, port=options.serial, baudrate=115200, ignore_missing_devices=True
+            devices, framer=FramerType.RTU, port=options.serial, baudrate=115200, trace_packet=of_known_units
         )
     serving = asyncio.create_task(server.serve_forever())
     while not server.is_active() and not serving.done():
