@@ -11,6 +11,7 @@ mod dlq;
 pub mod exit;
 mod kafka;
 mod log;
+mod modbus;
 mod passwd;
 mod replay;
 mod run;
@@ -58,6 +59,9 @@ enum Command {
     /// Serial ports: which there are, and what comes over them.
     #[command(subcommand)]
     Serial(serial::SerialCommand),
+    /// Modbus devices: what they hold.
+    #[command(subcommand)]
+    Modbus(modbus::ModbusCommand),
     /// Compare the configured Kafka topics with the cluster, or make them.
     Topics(topics::TopicsArgs),
     /// Show the whole path on this machine, with an outage of Kafka. Needs nothing installed.
@@ -83,6 +87,7 @@ fn run(cli: Cli) -> ExitCode {
         Command::Dlq(command) => dlq::run(&cli.config, &command),
         Command::Passwd(args) => passwd::run(&args),
         Command::Serial(command) => serial::run(&cli.config, &command),
+        Command::Modbus(command) => modbus::run(&cli.config, &command),
         Command::Topics(args) => topics_of(&cli.config, &args),
         Command::Demo(args) => demo::run(&args),
         Command::Simulate(args) => return simulate::run(*args),

@@ -2,5 +2,5 @@
 
 mod commands;
 mod kills;
-mod lines;
-mod rig;
+pub mod lines;
+pub mod rig;
