@@ -132,6 +132,7 @@ fn link(at: &mut At<ModbusTable>, r: &mut Resolver<'_>) -> Link {
             flow_control: std::mem::take(&mut table.flow_control),
             exclusive: std::mem::take(&mut table.exclusive),
             dtr: std::mem::take(&mut table.dtr),
+            rs485: std::mem::take(&mut table.rs485),
             ..SerialTable::default()
         };
         let keys = At { value: keys, place: at.place };
@@ -165,6 +166,7 @@ fn check_serial_keys(table: &ModbusTable, r: &mut Resolver<'_>) {
         ("flow_control", table.flow_control.place()),
         ("exclusive", table.exclusive.place()),
         ("dtr", table.dtr.place()),
+        ("rs485", table.rs485.0.as_ref().map(|at| at.place)),
     ];
     for (key, place) in keys.into_iter().filter_map(|(key, place)| Some((key, place?))) {
         problem(place, &format!("`{key}` has no effect: the line is reached by TCP"), "remove it", r);

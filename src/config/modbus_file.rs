@@ -6,7 +6,7 @@ use super::fields::{List, Opt, Section};
 use super::problem::Findings;
 use super::reader::{At, Field, Key, Node, Reader, Table, table};
 use super::scalars::{ByteSize, Scalar, word, words};
-use super::serial_file::UsbTable;
+use super::serial_file::{Rs485Table, UsbTable};
 use super::serial_model::{FlowControl, Parity};
 use crate::intake::modbus::answer::Framing;
 use crate::intake::modbus::register;
@@ -26,6 +26,7 @@ table! {
         flow_control: Opt<FlowControl>,
         exclusive: Opt<bool>,
         dtr: Opt<bool>,
+        rs485: Section<Rs485Table>,
         interval: Opt<Duration>,
         timeout: Opt<Duration>,
         retries: Opt<i64>,

@@ -74,7 +74,10 @@ fn three_on_a_line_of_which_one_is_dead_and_one_refuses() {
     }
     assert!(one.len() > 60 && two.len() > 60, "{} {}", one.len(), two.len());
     assert!((1..20).contains(&dead.len()), "{} tries at the dead one", dead.len());
-    assert_eq!((rig.told("device-mute"), rig.told("device-refuses"), rig.told("line-lost")), (1, 1, 0));
+    assert_eq!(
+        (rig.told("device-mute").len(), rig.told("device-refuses").len(), rig.told("line-lost").len()),
+        (1, 1, 0)
+    );
 }
 
 #[test]
@@ -105,7 +108,7 @@ fn unplugged_and_plugged_in_again() {
     eprintln!("in Kafka again after {:?}", back.elapsed());
     assert!(back.elapsed() < Duration::from_secs(5), "{:?}", back.elapsed());
     rig.gateway.stop();
-    assert_eq!((rig.told("line-lost"), rig.told("line-open")), (1, 2));
+    assert_eq!((rig.told("line-lost").len(), rig.told("line-open").len()), (1, 2));
 }
 
 #[test]
@@ -138,6 +141,6 @@ fn a_peer_that_is_killed_refused_and_hung() {
     slave.signal(Signal::SIGCONT);
     resumed("read after a hang");
     rig.gateway.stop();
-    assert_eq!((rig.told("line-lost"), rig.told("line-open")), (1, 2));
-    assert_eq!((rig.told("device-mute"), rig.told("device-answers")), (1, 1));
+    assert_eq!((rig.told("line-lost").len(), rig.told("line-open").len()), (1, 2));
+    assert_eq!((rig.told("device-mute").len(), rig.told("device-answers").len()), (1, 1));
 }

@@ -165,6 +165,7 @@ fn settings(args: &ReadArgs) -> PortSettings {
         flow_control: FlowControl::None,
         exclusive: true,
         dtr: None,
+        rs485: None,
     }
 }
 
