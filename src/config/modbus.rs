@@ -33,6 +33,7 @@ const NAME: &str = "modbus";
 const DEVICES_MAX: usize = 250;
 const GROUPS_MAX: usize = 16;
 const VALUES_MAX: usize = 1_000;
+const LINE_VALUES_MAX: usize = 5_000;
 const BITS_MAX: i64 = 2_000;
 const PORT: u16 = 502;
 
@@ -230,6 +231,10 @@ fn devices(at: &At<ModbusTable>, link: &Link, maps: &Maps, r: &mut Resolver<'_>)
             finding.note("it is already defined at", *first).help(help);
         }
         list.push((made, place));
+    }
+    let values: usize = list.iter().flat_map(|(device, _)| &device.groups).map(|group| group.registers.len()).sum();
+    if values > LINE_VALUES_MAX {
+        problem(at.place, &format!("more than 5,000 values on one line: {values}"), "make it several sources", r);
     }
     list.into_iter().map(|(device, _)| device).collect()
 }

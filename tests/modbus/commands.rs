@@ -63,6 +63,17 @@ fn read_shows_a_configured_line_before_the_gateway_runs() {
 }
 
 #[test]
+fn read_goes_on_behind_a_dead_device() {
+    let one = |unit: u8| format!("[[source.modbus.device]]\nname = \"m{unit}\"\nunit = {unit}\nmap = \"sdm120\"\n");
+    let (rig, port, dir) = rig_by_tcp(&[one(1), one(2)].concat());
+    let _devices = play(dir.path(), &["--tcp", &format!("127.0.0.1:{port}"), "--unit", "2", "--map", "sdm120"]);
+    let answer = rig.gateway.command(&["modbus", "read", "plc", "--timeout", "100ms"]);
+    assert_eq!(answer.code, Some(65), "{}", answer.err);
+    let (dead, alive) = answer.out.split_once("\nm2\n").unwrap();
+    assert!(dead.contains("failed: no answer") && alive.contains("kWh") && !alive.contains("failed"), "{}", answer.out);
+}
+
+#[test]
 fn check_says_what_a_line_comes_to() {
     let device = "[[source.modbus.device]]\nname = \"meter\"\nmap = \"sdm120\"\n\
         group = [{ name = \"energy\", interval = \"60s\", values = [\"energy*\"] }]\n";

@@ -1,13 +1,13 @@
 //! Devices in good and in bad times.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::harness::jobs;
 use crate::modbus::rig::{Slave, json, rig_by_tcp, rig_on_line, wait_for};
-use crate::serial::lines::RESUMED;
+use crate::serial::lines::{RESUMED, cpu_ms};
 
 const COUNTER: &str = "register = [{ name = \"counter\", table = \"holding\", address = 0, kind = \"u32\" }]\n";
 
@@ -92,6 +92,11 @@ fn unplugged_and_plugged_in_again() {
     slave.kill();
     rig.gateway.wait_for_line("the line is gone");
     wait_for(&rig, |said| said["quality"] == "stale" && said["failed"][0]["cause"] == "the line is gone");
+    // A line that has hung up answers every read at once with nothing.
+    let before = cpu_ms(rig.gateway.pid());
+    std::thread::sleep(Duration::from_secs(2));
+    let spent = cpu_ms(rig.gateway.pid()) - before;
+    assert!(spent < 1_000, "{spent} ms of CPU in two seconds without a line");
     // Another pseudo terminal under the same name.
     rig.cables[0].replug();
     slave.restart();

@@ -48,7 +48,7 @@ fn sixteen_ports_at_115200_at_once() {
 }
 
 /// User and system time of a process.
-fn cpu_ms(pid: u32) -> u64 {
+pub fn cpu_ms(pid: u32) -> u64 {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split(' ').collect();
     // Fields 14 and 15 of proc(5), in ticks of 10 ms.

@@ -196,7 +196,18 @@ async fn read(plan: &Plan, timeout: Duration) -> Result<Vec<Row<'_>>, String> {
     let mut rows = Vec::new();
     for device in &plan.devices {
         let registers: Vec<&Register> = device.groups.iter().flat_map(|group| &group.registers).collect();
-        rows.extend(read_device(&mut wire, device, &registers, timeout).await?);
+        match read_device(&mut wire, device, &registers, timeout).await {
+            Ok(read) => rows.extend(read),
+            // One that is dead does not keep the others from being shown.
+            Err(Fault::Timeout { noise }) if plan.devices.len() > 1 => {
+                let row =
+                    |register| Row { device: &device.name, register, raw: String::new(), value: Err(silence(noise)) };
+                rows.extend(registers.into_iter().map(row));
+            }
+            Err(Fault::Timeout { noise }) => return Err(format!("read {}: {}", device.name, silence(noise))),
+            Err(Fault::Gone(why) | Fault::Misfit(why)) => return Err(format!("read {}: {why}", device.name)),
+            Err(Fault::Exception(code)) => return Err(format!("read {}: {}", device.name, exception(code))),
+        }
     }
     Ok(rows)
 }
@@ -206,7 +217,7 @@ async fn read_device<'p>(
     device: &'p ModbusDevice,
     registers: &[&'p Register],
     timeout: Duration,
-) -> Result<Vec<Row<'p>>, String> {
+) -> Result<Vec<Row<'p>>, Fault> {
     let wanted = || registers.iter().map(|register| register.request());
     let mut open = plan(wanted(), device.limits);
     open.reverse();
@@ -220,15 +231,16 @@ async fn read_device<'p>(
             }
             Err(Fault::Exception(code)) => Err(exception(code)),
             Err(Fault::Misfit(why)) => Err(why),
-            Err(Fault::Timeout { noise }) => {
-                let heard = if noise > 0 { format!(", {noise} bytes that are none") } else { String::new() };
-                return Err(format!("read {}: no answer{heard}", device.name));
-            }
-            Err(Fault::Gone(reason)) => return Err(format!("read {}: {reason}", device.name)),
+            Err(fault) => return Err(fault),
         };
         answers.push((request, answer));
     }
     Ok(registers.iter().map(|register| row(&device.name, register, &answers)).collect())
+}
+
+fn silence(noise: usize) -> String {
+    let heard = if noise > 0 { format!(", {noise} bytes that are none") } else { String::new() };
+    format!("no answer{heard}")
 }
 
 fn row<'p>(device: &'p str, register: &'p Register, answers: &[(Request, Result<Cells, String>)]) -> Row<'p> {

@@ -127,6 +127,20 @@ fn every_mistake_is_found_with_place_and_help() {
 }
 
 #[test]
+fn a_line_has_a_bound() {
+    let registers: String =
+        (0..900).map(|n| format!("{{ name = \"v{n}\", table = \"input\", address = {n} }},")).collect();
+    let one = |unit: usize| {
+        format!("[[source.modbus.device]]\nname = \"d{unit}\"\nunit = {unit}\nregister = [{registers}]\n")
+    };
+    let line =
+        |devices: usize| with(&format!("unacked_bytes_max = \"1MiB\"\n{}", (1..=devices).map(one).collect::<String>()));
+    assert_eq!(source(&line(5)).devices.len(), 5);
+    let said = parse_str("gateway.toml", &line(6)).unwrap_err().to_string();
+    assert!(said.contains("more than 5,000 values on one line: 5400"), "{said}");
+}
+
+#[test]
 fn a_mistake_in_a_map_is_found_there() {
     let text = device("map_file = \"mine.toml\"");
     let mut world = World::default();
