@@ -2,8 +2,8 @@
 //!
 //! `demo` runs `forebay demo`, `harness` is the rig with its own tests, `listener` is it an MQTT server, `listener_path` the
 //! scenarios of devices that publish straight to the gateway, `main_path` the scenarios of the path of a reading, `passwd` a
-//! listener's users, `serial` the scenarios of serial lines, `tidy` the rules of the
-//! repository. Nothing is ever skipped: a missing tool fails the test that needs it and names its Debian package.
+//! listener's users, `serial` the scenarios of serial lines, `service` what systemd sees, `tidy`
+//! the rules of the repository. Nothing is ever skipped: a missing tool fails the test that needs it and names its Debian package.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod demo;
@@ -13,4 +13,5 @@ mod listener_path;
 mod main_path;
 mod passwd;
 mod serial;
+mod service;
 mod tidy;

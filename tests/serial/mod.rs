@@ -3,4 +3,4 @@
 mod commands;
 mod kills;
 mod lines;
-mod rig;
+pub mod rig;
