@@ -10,6 +10,8 @@ mod tests;
 use std::path::Path;
 
 use crate::config::{self, Collisions, MqttVersion, Surroundings, TopicPolicy};
+use crate::intake::listener::fuzz as listener;
+use crate::intake::listener::packet::Version;
 use crate::intake::mqtt::decode_all;
 use crate::intake::{Route, Routed};
 use crate::record::{Arrival, Properties, Reading};
@@ -23,9 +25,12 @@ use crate::spool::chunk;
 /// A fuzz target: the name of its file in `fuzz/fuzz_targets`, and what it calls.
 pub type Entry = (&'static str, fn(&[u8]));
 
-pub const ENTRIES: [Entry; 7] = [
+pub const ENTRIES: [Entry; 10] = [
     ("mqtt_v4", mqtt_v4),
     ("mqtt_v5", mqtt_v5),
+    ("listener_v4", listener_v4),
+    ("listener_v5", listener_v5),
+    ("listener_connections", listener_connections),
     ("configuration", configuration),
     ("chunks", chunks),
     ("filters", filters),
@@ -41,6 +46,21 @@ pub fn mqtt_v4(data: &[u8]) {
 /// The same for MQTT 5.
 pub fn mqtt_v5(data: &[u8]) {
     decode_all(MqttVersion::V5, data);
+}
+
+/// What an MQTT 3.1.1 device may send to the listener.
+pub fn listener_v4(data: &[u8]) {
+    listener::packets(Version::V311, data);
+}
+
+/// The same for MQTT 5.
+pub fn listener_v5(data: &[u8]) {
+    listener::packets(Version::V5, data);
+}
+
+/// A script of connections to one listener: bytes, commits, broken lines, time.
+pub fn listener_connections(data: &[u8]) {
+    let _ = listener::connections(data);
 }
 
 /// A configuration: resolved, or refused with a report that stays readable.

@@ -7,6 +7,9 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::{ENTRIES, Entry};
+use crate::intake::listener::fuzz as listener;
+use crate::intake::listener::packet::{Head, Version, decode, decode_connect};
+use crate::intake::listener::tests::client::{self, Hello};
 use crate::record::{Arrival, Body, RecordView, TimestampKind};
 use crate::spool::chunk;
 use crate::spool::lane::tests::dice::Dice;
@@ -86,6 +89,87 @@ fn mqtt_v5() {
             b"\xe0\x02\x8e\x00\xe0\x00",
         ],
     );
+}
+
+/// As a device writes it: CONNECT with a will, PUBLISH of each QoS, SUBSCRIBE and the rest.
+fn device(version: Version) -> Vec<Vec<u8>> {
+    let own: &[u8] = if version.is_v5() { b"\x01\x01\x26\x00\x01k\x00\x01v\x03\x00\x01j" } else { b"" };
+    let alias: &[u8] = if version.is_v5() { b"\x23\x00\x01" } else { b"" };
+    vec![
+        Hello::kept(version, "d", 60).will("w", 1, true, 1).encode(),
+        client::publish(version, "a/b", b"0", 0, 0),
+        client::publish_with(version, "a/b", b"1", 1, 1, 1, own),
+        client::publish_with(version, "a/b", b"2", 2, 2, 0, alias),
+        client::publish_with(version, if version.is_v5() { "" } else { "c" }, b"3", 1, 3, 8, alias),
+        client::ack(6, 2),
+        client::subscribe(version, 4, &[("a/#", 1), ("$share/g/+", 2)]),
+        client::unsubscribe(version, 5, &["a/#"]),
+        [client::ack(4, 1), client::ack(5, 1), client::ack(7, 1), client::PINGREQ.to_vec()].concat(),
+        client::DISCONNECT.to_vec(),
+    ]
+}
+
+fn slices(packets: &[Vec<u8>]) -> Vec<&[u8]> {
+    packets.iter().map(Vec::as_slice).collect()
+}
+
+#[test]
+fn listener_v4() {
+    fuzz("listener_v4", &slices(&device(Version::V311)));
+}
+
+#[test]
+fn listener_v5() {
+    fuzz("listener_v5", &slices(&device(Version::V5)));
+}
+
+/// A script of `connection`: packets, each with two commits behind it, and what else happens then.
+fn script(connection: u8, packets: &[Vec<u8>], then: &[u8]) -> Vec<u8> {
+    let mut script = Vec::new();
+    for packet in packets {
+        script.extend([connection, u8::try_from(packet.len()).unwrap()]);
+        script.extend_from_slice(packet);
+        script.extend([COMMIT, COMMIT]);
+    }
+    script.extend_from_slice(then);
+    script
+}
+
+const COMMIT: u8 = 4 << 2;
+const CUT: u8 = 5 << 2;
+const SECONDS: u8 = 6 << 2;
+const READS: u8 = 7 << 2;
+
+#[test]
+fn listener_connections() {
+    let (v4, v5) = (device(Version::V311), device(Version::V5));
+    // Broken while a reading is on its way, comes again with the other version, and is silent for too long.
+    let broken = [script(2, &v5[..3], &[2, 2]), vec![v5[3][0], v5[3][1], CUT | 2]].concat();
+    let broken = [broken, script(2, &v4[..6], &[SECONDS, 200])].concat();
+    // One that does not read, and one that takes its session over.
+    let greedy = [script(0, &v4[..1], &[READS]), script(0, &v4[1..8], &[]), script(3, &v4, &[])].concat();
+    let scripts = [script(0, &v4, &[]), script(1, &v5, &[]), broken, greedy];
+    // Mutations of scripts in which little happens would look at little.
+    let acknowledged: Vec<_> = scripts.iter().map(|script| listener::connections(script)).collect();
+    assert_eq!(acknowledged, [3, 3, 4, 6]);
+    fuzz("listener_connections", &slices(&scripts));
+}
+
+/// Mutations of what is refused at once would look at little.
+#[test]
+fn what_the_scripts_are_made_of_is_valid() {
+    for version in [Version::V311, Version::V5] {
+        let packets = device(version).concat();
+        let head = Head::peek(&packets).unwrap().unwrap();
+        assert!(decode_connect(head, &packets[..head.total()]).is_ok(), "{version:?}");
+        let mut rest = &packets[head.total()..];
+        while !rest.is_empty() {
+            let head = Head::peek(rest).unwrap().unwrap();
+            let packet = decode(version, head, &rest[..head.total()]);
+            assert!(packet.is_ok(), "{version:?}: {packet:?}");
+            rest = &rest[head.total()..];
+        }
+    }
 }
 
 #[test]

@@ -18,6 +18,7 @@ pub mod counters;
 mod exchange;
 mod facts;
 mod filter;
+pub(crate) mod fuzz;
 mod gate;
 mod identity;
 mod machine;
@@ -31,7 +32,7 @@ mod session;
 pub mod transport;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod bench;
-mod client;
+pub(crate) mod client;
 mod framing;
 mod mqtt;
 mod protocol;
