@@ -3,9 +3,9 @@
 set -euo pipefail
 program=${1:?which program?}
 case ${2:?for which target?} in
-  aarch64-unknown-linux-gnu) budget=$((14 << 20)) ;;
-  armv7-unknown-linux-gnueabihf) budget=$((10 << 20)) ;;
-  x86_64-unknown-linux-gnu) budget=$((18 << 20)) ;;
+  aarch64-unknown-linux-gnu) budget=$((16 << 20)) ;;
+  armv7-unknown-linux-gnueabihf) budget=$((12 << 20)) ;;
+  x86_64-unknown-linux-gnu) budget=$((22 << 20)) ;;
   *) echo "$2 has no budget" >&2; exit 1 ;;
 esac
 size=$(stat -c %s "$program")
