@@ -114,8 +114,8 @@ export CFLAGS CXXFLAGS=$CFLAGS
 # shellcheck disable=SC2086 # a command of several words
 $cargo "$@" --target "$target"
 
-case " $* " in
-  *" build "*" --release "*)
-    install -D -m 0755 "$CARGO_TARGET_DIR/$target/release/forebay" "target/dist/$target/forebay"
-    echo "target/dist/$target/forebay" ;;
-esac
+built=$CARGO_TARGET_DIR/$target/release/forebay
+if [[ " $* " == *" build "* && " $* " == *" --release "* ]]; then
+  install -D -m 0755 "$built" "target/dist/$target/forebay"
+  echo "target/dist/$target/forebay"
+fi
