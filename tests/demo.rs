@@ -163,6 +163,21 @@ fn an_interruption_in_the_outage_brings_kafka_back_and_counts() {
 }
 
 #[test]
+fn devices_on_serial_lines_lose_nothing_in_the_outage_either() {
+    let ended = Demo::start(&["--serial", "--seconds", "3", "--rate", "100"]).finish();
+    let acknowledged = ended.acknowledged();
+    assert!(acknowledged >= 540, "{:#?}", ended.lines);
+    let lines = &ended.lines;
+    assert!(lines.iter().any(|line| line.contains("3 devices --serial--> Forebay ---> spool")), "{lines:#?}");
+    let well = moments(lines, "1. All is well", "2. Kafka is taken away");
+    let away = moments(lines, "2. Kafka is taken away", "3. Kafka is back");
+    assert!(well.last().unwrap().1 > 0, "on the way to Kafka all the time: {well:?}");
+    let (first, last) = (away.first().unwrap(), away.last().unwrap());
+    assert!(last.2 == "spooling" && last.0 > first.0 && last.1 == first.1, "{away:?}");
+    assert_eq!(ended.left(), Vec::<std::path::PathBuf>::new());
+}
+
+#[test]
 fn a_script_gets_one_document_and_the_directory_stays_if_asked() {
     let ended = Demo::start(&["--seconds", "1", "--json", "--keep"]).finish();
     ended.assert_success();

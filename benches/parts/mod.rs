@@ -6,6 +6,7 @@ mod kafka;
 mod link;
 pub mod listener;
 mod path;
+pub mod serial;
 
 pub use core::{drain, full, size, spool};
 pub use path::{latency, thin, throughput};

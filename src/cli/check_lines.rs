@@ -1,10 +1,12 @@
 //! What `check` says of serial lines, and what it looks up on this machine: whether the ports may be opened.
 
+use std::path::Path;
+
 use serde::Serialize;
 
 use crate::config::{Config, Problem, SerialSource, Severity, units::show_size};
-use crate::intake::serial::access::Accounts;
-use crate::intake::serial::device::PortName;
+use crate::intake::serial::access::{Accounts, User};
+use crate::intake::serial::device::SYS;
 
 pub fn line(source: &SerialSource) -> String {
     let s = source.settings;
@@ -14,9 +16,11 @@ pub fn line(source: &SerialSource) -> String {
         crate::config::Parity::Odd => 'O',
     };
     let asked = if source.polls.is_empty() { String::new() } else { format!(", {} queries", source.polls.len()) };
+    let rs485 = if s.rs485.is_some() { ", RS-485 switched by the driver" } else { "" };
+    let report = if source.report.is_some() { ", by exception" } else { "" };
     let volatile = if source.volatile { ", volatile: a crash may lose readings" } else { "" };
     format!(
-        "{}: {} at {} {}{parity}{}, at most {} not accepted yet, as {}{asked}{volatile}",
+        "{}: {} at {} {}{parity}{}, at most {} not accepted yet, as {}{asked}{rs485}{report}{volatile}",
         source.name,
         source.port,
         s.baud,
@@ -49,23 +53,51 @@ pub fn json(config: &Config) -> Vec<JsonLine<'_>> {
 pub fn rights(config: &Config) -> Vec<Problem> {
     let accounts = Accounts::read();
     let Some(user) = accounts.service() else { return Vec::new() };
-    let warning = |source: &SerialSource| {
-        let PortName::Path(path) = &source.port else { return None };
-        let rights = accounts.rights(path).ok().filter(|rights| !rights.allow(&user))?;
-        Some(Problem {
-            severity: Severity::Warning,
-            message: format!(
-                "the user {} may not open {}: it belongs to {}:{} with mode {:04o}",
-                user.name,
-                path.display(),
-                rights.owner,
-                rights.group,
-                rights.mode
-            ),
-            spot: None,
-            note: None,
-            help: Some(rights.help(path, &user)),
-        })
-    };
-    config.serial_sources.iter().filter_map(warning).collect()
+    // An adapter that is named by what it says of itself has a path only while it is plugged in.
+    let paths = config.serial_sources.iter().filter_map(|source| source.port.find(Path::new(SYS)).ok());
+    paths.filter_map(|path| barred(&path, &accounts, &user)).collect()
+}
+
+fn barred(path: &Path, accounts: &Accounts, user: &User) -> Option<Problem> {
+    let rights = accounts.rights(path).ok().filter(|rights| !rights.allow(user))?;
+    let message = format!(
+        "the user {} may not open {}: it belongs to {}:{} with mode {:04o}",
+        user.name,
+        path.display(),
+        rights.owner,
+        rights.group,
+        rights.mode
+    );
+    Some(Problem { severity: Severity::Warning, message, spot: None, note: None, help: Some(rights.help(path, user)) })
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_port_that_may_not_be_opened_is_warned_of_by_either_of_its_names() {
+        let folder = tempfile::tempdir().unwrap();
+        let (device, link) = (folder.path().join("ttyS7"), folder.path().join("usb-maker_scale"));
+        std::fs::write(&device, "").unwrap();
+        std::os::unix::fs::symlink(&device, &link).unwrap();
+        let accounts = Accounts::read();
+        let nobody = accounts.user("nobody").unwrap();
+        let set = |mode| std::fs::set_permissions(&device, std::fs::Permissions::from_mode(mode)).unwrap();
+        set(0o600);
+        for name in [&device, &link] {
+            let told = barred(name, &accounts, &nobody).unwrap();
+            let start = format!("the user nobody may not open {}: it belongs to ", name.display());
+            assert!(told.message.starts_with(&start) && told.message.ends_with("0600"), "{}", told.message);
+            let help = told.help.unwrap();
+            assert!(help.contains("KERNEL==\"ttyS7\"") && help.contains("usermod -aG dialout nobody"), "{help}");
+        }
+        set(0o666);
+        assert!(barred(&link, &accounts, &nobody).is_none());
+        assert!(barred(Path::new("/dev/does-not-exist"), &accounts, &nobody).is_none(), "it may be plugged in later");
+    }
 }

@@ -75,16 +75,21 @@ fn list(path: &Path) -> Result<(), Failure> {
 /// `text` with `line` in place of the user's lines, at the place of the first; else at the end. Everything else stays as
 /// it is.
 fn with_line(text: &str, user: &str, line: Option<&str>) -> String {
-    let mut line = line;
-    let mut lines: Vec<&str> = Vec::new();
-    for old in text.lines() {
-        match passwords::user_of(old) {
-            Some(name) if name == user => lines.extend(line.take()),
-            _ => lines.push(old),
+    let mut new = line.map(|line| format!("{line}\n"));
+    let mut out = String::with_capacity(text.len() + 128);
+    // With their ends: an editor's carriage returns are not ours to take away.
+    for old in text.split_inclusive('\n') {
+        if old.lines().next().and_then(passwords::user_of) == Some(user) {
+            out.extend(new.take());
+        } else {
+            out.push_str(old);
         }
     }
-    lines.extend(line);
-    lines.iter().map(|line| format!("{line}\n")).collect()
+    if !(out.is_empty() || out.ends_with('\n')) {
+        out.push('\n');
+    }
+    out.extend(new);
+    out
 }
 
 fn ask(user: &str) -> Result<Vec<u8>, Failure> {

@@ -57,6 +57,7 @@ table! {
         path: Opt<String>,
         max_bytes: Opt<ByteSize>,
         ack_delay: Opt<Duration>,
+        settle: Opt<Duration>,
         reserve_bytes: Opt<ByteSize>,
         ballast_bytes: Opt<ByteSize>,
         wear_budget_per_day: Opt<ByteSize>,

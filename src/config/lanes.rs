@@ -144,8 +144,12 @@ fn implied(name: &str, kafka: usize, spool: &Spool, window: &InFlight) -> Lane {
         name: name.to_owned(),
         priority: if events { i32::MAX } else { 0 },
         order: Order::InOrder,
-        when: if events { When::Always } else { When::Offline },
-        when_reason: if events { EVENTS_REASON } else { "default" }.to_owned(),
+        when: if events || spool.settle.is_some() { When::Always } else { When::Offline },
+        when_reason: if events {
+            EVENTS_REASON.to_owned()
+        } else {
+            settle_reason(spool).unwrap_or_else(|| "default".into())
+        },
         when_full: if events { WhenFull::DropOldest } else { WhenFull::Refuse },
         delivery: Delivery::AtLeastOnce,
         grace: Grace::Auto,
@@ -154,8 +158,13 @@ fn implied(name: &str, kafka: usize, spool: &Spool, window: &InFlight) -> Lane {
         max_age: None,
         drain_rate: None,
         keep: None,
+        settle: spool.settle,
         kafka,
     }
+}
+
+fn settle_reason(spool: &Spool) -> Option<String> {
+    spool.settle.map(|settle| format!("implied by spool.settle = \"{}\"", show_duration(settle)))
 }
 
 const EVENTS_REASON: &str = "the gateway's own records";
@@ -190,6 +199,7 @@ impl Maker<'_> {
             max_age: table.max_age.value().copied(),
             drain_rate: self.drain_rate(r),
             keep: table.keep.value().copied().filter(|keep| !keep.is_zero()),
+            settle: fallback.settle.filter(|_| !self.is_at_most_once()),
             ..fallback
         };
         self.check_when_full(&lane, r);
@@ -209,7 +219,8 @@ impl Maker<'_> {
             Some(EVENTS_REASON.to_owned())
         } else {
             let keep = self.table.keep.value().filter(|keep| !keep.is_zero());
-            keep.map(|keep| format!("implied by keep = \"{}\"", show_duration(*keep)))
+            let keep = keep.map(|keep| format!("implied by keep = \"{}\"", show_duration(*keep)));
+            keep.or_else(|| settle_reason(self.spool).filter(|_| !self.is_at_most_once()))
         };
         match (asked, implied) {
             (Some(at), Some(reason)) if at.value == When::Offline => {
@@ -231,6 +242,10 @@ impl Maker<'_> {
             let message = "the events lane cannot be \"drop-newest\"";
             r.found.error(at.place, message).help("its records account for losses: remove `when_full`");
         }
+    }
+
+    fn is_at_most_once(&self) -> bool {
+        self.table.delivery.value() == Some(&Delivery::AtMostOnce)
     }
 
     fn delivery(&self, name: &str, r: &mut Resolver<'_>) -> Delivery {

@@ -20,6 +20,7 @@ mod problem;
 mod properties;
 mod rank;
 mod reader;
+mod report;
 mod resolve;
 mod routes;
 mod scalars;

@@ -94,6 +94,8 @@ pub struct Spool {
     pub max_bytes: u64,
     /// Longest wait before a commit starts. Default 5 ms, at most 500 ms.
     pub ack_delay: Duration,
+    /// How long delivered chunks are held, for brokers that may come back without them. `None`: not at all.
+    pub settle: Option<Duration>,
     /// Free space of the file system that is never used. Default 64 MiB.
     pub reserve_bytes: u64,
     /// Size of the ballast file given up when the disk is full, so that the drain goes on. Default 4 MiB.
@@ -195,6 +197,8 @@ pub struct Lane {
     pub drain_rate: Option<u64>,
     /// History: how long delivered chunks are kept.
     pub keep: Option<Duration>,
+    /// How long after its delivery a chunk is held, from `spool.settle`.
+    pub settle: Option<Duration>,
     /// Index into `Config::kafka`.
     pub kafka: usize,
 }

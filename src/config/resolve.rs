@@ -223,11 +223,25 @@ fn spool(table: &SpoolTable, gateway: &Gateway, r: &mut Resolver<'_>) -> Spool {
         path: path.map_or_else(|| gateway.state_dir.join("spool.db"), |path| gateway.state_dir.join(path)),
         max_bytes: r.size(&table.max_bytes, "max_bytes", MIB..=1 << 44, 1 << 30),
         ack_delay: r.duration(&table.ack_delay, "ack_delay", Duration::ZERO..=ack_delay_max, Duration::from_millis(5)),
+        settle: settle(table, r),
         reserve_bytes: r.size(&table.reserve_bytes, "reserve_bytes", 0..=1 << 40, 64 * MIB),
         ballast_bytes: r.size(&table.ballast_bytes, "ballast_bytes", 64 * KIB..=1 << 30, 4 * MIB),
         wear_budget_per_day: table.wear_budget_per_day.value().map(|size| size.0),
         message_ids: message_ids(table, r),
     }
+}
+
+/// An operating system writes what it has in memory to disk after some 30 s.
+const WRITE_BACK: Duration = Duration::from_secs(35);
+
+fn settle(table: &SpoolTable, r: &mut Resolver<'_>) -> Option<Duration> {
+    let at = table.settle.get().filter(|at| !at.value.is_zero())?;
+    let settle = r.duration(&table.settle, "settle", Duration::from_secs(1)..=DAY, Duration::from_secs(60));
+    if settle < WRITE_BACK {
+        let message = "`settle` is shorter than a broker's system may take to write to its disk";
+        r.found.warning(at.place, message).help("\"60s\", unless the broker's `vm.dirty_expire_centisecs` is lower");
+    }
+    Some(settle)
 }
 
 fn message_ids(table: &SpoolTable, r: &mut Resolver<'_>) -> MessageIds {

@@ -3,16 +3,18 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::fields::Opt;
+use super::fields::{Opt, Section};
 use super::lines::{self, LineFeed};
 use super::problem::Place;
 use super::reader::At;
+use super::report::{self, Known};
 use super::resolve::{DAY, KIB, Resolver};
-use super::serial_file::{Bytes, PollTable, SerialTable, UsbTable};
+use super::serial_file::{Bytes, PollTable, Rs485Table, SerialTable, UsbTable};
 use super::serial_frame;
-use super::serial_model::{FlowControl, Parity, Poll, PortSettings, SerialSource};
+use super::serial_model::{FlowControl, Parity, Poll, PortSettings, Rs485, SerialSource};
 use super::sources::check_pauses;
 use super::units::show_size;
+use crate::intake::serial::decode::Decoder;
 use crate::intake::serial::device::{PortName, UsbName};
 
 /// What a source is called when there is only one and it has no name.
@@ -29,7 +31,7 @@ pub fn feeds(sources: &[SerialSource], tables: &[At<SerialTable>]) -> Vec<LineFe
         name: source.name.clone(),
         topics: (0..source.polls.len()).map(Some).chain([None]).map(|poll| source.topic_of(poll)).collect(),
         volatile: source.volatile,
-        bytes: source.unacked_bytes_max,
+        bytes: source.unacked_bytes_max + source.report.as_ref().map_or(0, |report| report.bytes_max as u64),
         place: at.value.name.place().unwrap_or(at.place),
         topic_place: at.value.topic.place().unwrap_or(at.place),
     };
@@ -42,22 +44,31 @@ fn source(at: &At<SerialTable>, count: usize, r: &mut Resolver<'_>) -> SerialSou
     let second = Duration::from_secs(1);
     let backoff = Duration::from_millis(10)..=Duration::from_secs(3_600);
     let frame = serial_frame::frame(&table.frame, r);
+    let decoder = serial_frame::decoder(&table.decode, r);
     let source = SerialSource {
+        report: report::report(&table.report, &known_fields(&decoder), frame.max, r),
         port: port(at, r),
         settings: settings(table, r),
         topic: lines::topic(&table.topic, &name, &["poll"], r),
         volatile: table.volatile.or(false),
-        decoder: serial_frame::decoder(&table.decode, r),
         polls: polls(at, r),
         silence: table.silence.get().map(|_| r.duration(&table.silence, "silence", second..=7 * DAY, second)),
         unacked_bytes_max: lines::unacked(&table.unacked_bytes_max, r),
         backoff_min: r.duration(&table.backoff_min, "backoff_min", backoff.clone(), second / 10),
         backoff_max: r.duration(&table.backoff_max, "backoff_max", backoff, second),
+        decoder,
         frame,
         name,
     };
     check_together(&source, at, r);
     source
+}
+
+fn known_fields(decoder: &Decoder) -> Known<'_> {
+    match decoder {
+        Decoder::Raw => Known::Raw,
+        _ => decoder.field_names().map_or(Known::Any, Known::Fields),
+    }
 }
 
 fn check_together(source: &SerialSource, at: &At<SerialTable>, r: &mut Resolver<'_>) {
@@ -139,7 +150,25 @@ pub fn settings(table: &SerialTable, r: &mut Resolver<'_>) -> PortSettings {
         flow_control: table.flow_control.or(FlowControl::None),
         exclusive: table.exclusive.or(true),
         dtr: table.dtr.value().copied(),
+        rs485: rs485(&table.rs485, &table.flow_control, r),
     }
+}
+
+fn rs485(section: &Section<Rs485Table>, flow: &Opt<FlowControl>, r: &mut Resolver<'_>) -> Option<Rs485> {
+    let At { value: table, place } = section.0.as_ref()?;
+    if flow.or(FlowControl::None) == FlowControl::Hardware {
+        let message = "`rs485` and `flow_control = \"hardware\"` both use RTS";
+        r.found.error(*place, message).help("a bus of two wires has no flow control: remove `flow_control`");
+    }
+    // The kernel takes no longer ones.
+    let bounds = Duration::ZERO..=Duration::from_millis(100);
+    Some(Rs485 {
+        rts_on_send: table.rts_on_send.or(true),
+        delay_before_send: r.duration(&table.delay_before_send, "delay_before_send", bounds.clone(), Duration::ZERO),
+        delay_after_send: r.duration(&table.delay_after_send, "delay_after_send", bounds, Duration::ZERO),
+        receive_while_sending: table.receive_while_sending.or(false),
+        termination: table.termination.or(false),
+    })
 }
 
 fn polls(at: &At<SerialTable>, r: &mut Resolver<'_>) -> Vec<Poll> {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::fields::{List, Opt, Section};
 use super::problem::Findings;
 use super::reader::{Field, Key, Node, Reader, Table, table};
+use super::report::ReportTable;
 use super::scalars::{ByteSize, Scalar, word, words};
 use super::serial_model::{FlowControl, Parity};
 use crate::intake::serial::decode::Encoding;
@@ -22,6 +23,7 @@ table! {
         flow_control: Opt<FlowControl>,
         exclusive: Opt<bool>,
         dtr: Opt<bool>,
+        rs485: Section<Rs485Table>,
         topic: Opt<String>,
         volatile: Opt<bool>,
         silence: Opt<Duration>,
@@ -30,6 +32,7 @@ table! {
         backoff_max: Opt<Duration>,
         frame: Section<FrameTable>,
         decode: Section<DecodeTable>,
+        report: Section<ReportTable>,
         poll: List<PollTable>,
     }
 }
@@ -40,6 +43,16 @@ table! {
         product: Opt<String>,
         serial: Opt<String>,
         interface: Opt<i64>,
+    }
+}
+
+table! {
+    pub struct Rs485Table {
+        rts_on_send: Opt<bool>,
+        delay_before_send: Opt<Duration>,
+        delay_after_send: Opt<Duration>,
+        receive_while_sending: Opt<bool>,
+        termination: Opt<bool>,
     }
 }
 

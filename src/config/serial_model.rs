@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::intake::exception::Report;
 use crate::intake::serial::decode::Decoder;
 use crate::intake::serial::device::PortName;
 use crate::intake::serial::frame::FrameSpec;
@@ -18,6 +19,8 @@ pub struct SerialSource {
     pub volatile: bool,
     pub frame: FrameSpec,
     pub decoder: Decoder,
+    /// `None`: every reading is sent.
+    pub report: Option<Report>,
     /// Empty: the device speaks by itself.
     pub polls: Vec<Poll>,
     /// A line that says nothing for so long is told of.
@@ -57,6 +60,22 @@ pub struct PortSettings {
     pub exclusive: bool,
     /// The level of DTR once the port is open. `None`: as the driver leaves it.
     pub dtr: Option<bool>,
+    /// The driver switches the direction of a bus of two wires. `None`: it is left as it is.
+    pub rs485: Option<Rs485>,
+}
+
+/// How a driver switches an RS-485 transceiver between sending and receiving.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rs485 {
+    /// The level of RTS that makes the transceiver send: high (the default) or low.
+    pub rts_on_send: bool,
+    /// Between the switch and the first bit, and between the last bit and the switch back.
+    pub delay_before_send: Duration,
+    pub delay_after_send: Duration,
+    /// Four wires, or an echo that is wanted.
+    pub receive_while_sending: bool,
+    /// The transceiver's own resistor at the end of the bus.
+    pub termination: bool,
 }
 
 /// A question that is asked again and again.

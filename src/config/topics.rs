@@ -130,6 +130,8 @@ pub fn check_use(routes: &Routes, topics: &Topics, policy: &TopicPolicy, lanes: 
         let cluster = lanes.list[target.lane].kafka;
         let declared = topics.list.iter().find(|topic| topic.name == name && topic.kafka == cluster);
         let durable = declared.and_then(|topic| topic.min_insync_replicas).is_some_and(|least| least >= 2);
+        // What a broker forgets is sent again.
+        let durable = durable || lanes.list[target.lane].settle.is_some();
         if !durable && !undurable.contains(&name) {
             undurable.push(name);
             first.get_or_insert(target.place);
@@ -137,7 +139,7 @@ pub fn check_use(routes: &Routes, topics: &Topics, policy: &TopicPolicy, lanes: 
     }
     if let Some(place) = first {
         let message = format!("acknowledged = in one broker's memory, for {}", undurable.join(", "));
-        let help = "declare [[topic]] with replication_factor = 3 and min_insync_replicas = 2";
+        let help = "declare [[topic]] with replication_factor = 3 and min_insync_replicas = 2, or set [spool] settle";
         r.found.warning(place, message).help(help);
     }
 }

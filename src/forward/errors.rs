@@ -39,8 +39,14 @@ pub fn classify(code: Code) -> Class {
         Code::Fatal | Code::GaplessGuarantee | Code::ProducerFenced | Code::Fenced | Code::InvalidProducerEpoch => {
             Class::Fatal
         }
+        code if misses_records(code) => Class::Fatal,
         _ => Class::Transient,
     }
+}
+
+/// The broker misses records of this producer that it had acknowledged.
+pub fn misses_records(code: Code) -> bool {
+    matches!(code, Code::OutOfOrderSequenceNumber | Code::UnknownProducerId)
 }
 
 impl Class {
@@ -72,6 +78,7 @@ mod tests {
             (Code::InvalidTimestamp, Class::Timestamp),
             (Code::MessageSizeTooLarge, Class::BatchTooLarge),
             (Code::Fatal, Class::Fatal),
+            (Code::OutOfOrderSequenceNumber, Class::Fatal),
         ] {
             assert_eq!(classify(code), class, "{code:?}");
         }

@@ -5,20 +5,19 @@
 //! carry its generation and count for nothing.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
-pub use rdkafka::types::RDKafkaErrorCode as Code;
-
-use rdkafka::client::{ClientContext, OAuthToken};
-use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::KafkaError;
 use rdkafka::message::{Header, OwnedHeaders};
-use rdkafka::producer::{BaseRecord, DeliveryResult, ProducerContext, ThreadedProducer};
+use rdkafka::producer::{BaseRecord, Producer, ThreadedProducer};
 
-use super::client::kafka::{IN_FLIGHT_MAX, in_words, producer_config, token, token_file};
-use super::errors::{Class, classify};
+use super::Report;
+use super::client::kafka::{IN_FLIGHT_MAX, in_words, producer_config};
+use super::errors::{Class, classify, misses_records};
+use super::marks::Watch;
+use super::reports::kafka::Context;
+pub use super::reports::kafka::{Code, Place, Reports};
 use super::times::{Stamp, Times};
-use super::{ProducerNote, Report};
 use crate::config::{Kafka, Rank};
 use crate::record::{Body, RecordView};
 use crate::spool::lane::{Outcome, Sent};
@@ -32,83 +31,6 @@ const OTHERS_US: u64 = 5_000_000;
 const LAST_REPORTS_US: u64 = 500_000;
 /// How long a producer sends each record alone after a batch was too large.
 const CAREFUL_US: u64 = 20_000_000;
-
-/// Where reports and notes go. Called from librdkafka's threads: must not block.
-pub trait Reports: Send + Sync + 'static {
-    fn report(&self, cluster: usize, generation: u64, slot: usize, code: Option<Code>);
-    fn note(&self, note: ProducerNote);
-}
-
-struct Context {
-    cluster: usize,
-    generation: u64,
-    name: String,
-    token_file: Option<std::path::PathBuf>,
-    reports: Arc<dyn Reports>,
-    /// What a connection failed for last: librdkafka says only afterwards that all brokers are down, and not why.
-    last_failure: Mutex<String>,
-    /// Why there is no token, as it was logged.
-    token_trouble: Mutex<String>,
-}
-
-impl Context {
-    fn brokers_down(&self, reason: &str) {
-        let last_failure = self.last_failure.lock().expect("no holder of this lock panics").clone();
-        let cause = if last_failure.is_empty() { reason.to_owned() } else { last_failure };
-        self.reports.note(ProducerNote::Reachable { cluster: self.cluster, up: false, cause });
-    }
-
-    /// librdkafka tries again every ten seconds, and connects to no broker meanwhile: nobody else would say why.
-    fn tell_token(&self, trouble: &str) {
-        let mut told = self.token_trouble.lock().expect("no holder of this lock panics");
-        if *told != trouble && !trouble.is_empty() {
-            tracing::warn!(cluster = self.name, "failed to {trouble}; readings are kept");
-        }
-        trouble.clone_into(&mut told);
-    }
-}
-
-impl ClientContext for Context {
-    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
-
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        // librdkafka repeats itself while a broker is away; the hub logs the change once.
-        if matches!(level, RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical) {
-            tracing::warn!(cluster = self.name, facility, "{message}");
-        } else {
-            tracing::debug!(cluster = self.name, facility, "{message}");
-        }
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        let (cluster, generation) = (self.cluster, self.generation);
-        match error.rdkafka_error_code() {
-            Some(Code::Fatal) => {
-                self.reports.note(ProducerNote::Fatal { cluster, generation, cause: reason.to_owned() });
-            }
-            Some(Code::AllBrokersDown) => self.brokers_down(reason),
-            _ => {
-                reason.clone_into(&mut self.last_failure.lock().expect("no holder of this lock panics"));
-                tracing::debug!(cluster = self.name, %error, reason, "librdkafka reports an error");
-            }
-        }
-    }
-
-    fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn std::error::Error>> {
-        let token = token(self.token_file.as_deref());
-        self.tell_token(&token.as_ref().err().map(ToString::to_string).unwrap_or_default());
-        token
-    }
-}
-
-impl ProducerContext for Context {
-    type DeliveryOpaque = usize;
-
-    fn delivery(&self, result: &DeliveryResult<'_>, slot: usize) {
-        let code = result.as_ref().err().map(|(e, _)| e.rdkafka_error_code().unwrap_or(Code::Unknown));
-        self.reports.report(self.cluster, self.generation, slot, code);
-    }
-}
 
 /// What goes to the producer.
 #[derive(Debug, Clone, Copy)]
@@ -163,6 +85,8 @@ pub struct Cluster {
     ending: Option<(u64, String)>,
     /// Records whose timestamp the broker refused.
     restamp: HashSet<(usize, Key)>,
+    /// Over all producers.
+    watch: Watch,
     scratch: String,
 }
 
@@ -184,6 +108,7 @@ impl Cluster {
             careful: false,
             ending: None,
             restamp: HashSet::new(),
+            watch: Watch::default(),
             scratch: String::new(),
         }
     }
@@ -213,15 +138,7 @@ impl Cluster {
     /// librdkafka's words when the configuration does not make a producer (a certificate that cannot be read).
     pub fn renew(&mut self) -> Result<(), String> {
         self.drop_producer();
-        let context = Context {
-            cluster: self.index,
-            generation: self.generation,
-            name: self.config.name.clone(),
-            token_file: token_file(&self.config),
-            reports: Arc::clone(&self.reports),
-            last_failure: Mutex::default(),
-            token_trouble: Mutex::default(),
-        };
+        let context = Context::new(self.index, self.generation, &self.config, Arc::clone(&self.reports));
         self.careful = self.careful_until_us.is_some();
         let config = producer_config(&self.config, self.bytes_max, self.careful);
         self.producer = Some(config.create_with_context(context).map_err(|e| in_words(&e))?);
@@ -234,6 +151,10 @@ impl Cluster {
 
     /// librdkafka says that it can do no more. Its reports of what it held still come, and say whose fault it was.
     pub fn note_fatal(&mut self, cause: String, now_us: u64) {
+        let fatal = self.producer.as_ref().and_then(|producer| producer.client().fatal_error());
+        if let Some((_, why)) = fatal.filter(|(code, _)| misses_records(*code)) {
+            self.watch.lost(why);
+        }
         self.ending.get_or_insert((now_us, cause));
     }
 
@@ -383,18 +304,29 @@ impl Cluster {
     }
 
     /// Step 8: what librdkafka said of a slot.
-    pub fn resolve(&mut self, slot: usize, code: Option<Code>, now_us: u64) -> Option<Report> {
-        let taken = self.give_back(slot, code.is_none().then_some(now_us))?;
-        let outcome = match code {
-            None => {
+    pub fn resolve(&mut self, slot: usize, result: Result<Place, Code>, now_us: u64) -> Option<Report> {
+        let taken = self.give_back(slot, result.is_ok().then_some(now_us))?;
+        let outcome = match result {
+            Ok(place) => {
                 if !self.restamp.is_empty() {
                     self.restamp.remove(&(taken.lane, taken.key));
                 }
-                Outcome::Delivered
+                Outcome::Delivered(self.watch.acknowledged(&taken.topic, place.partition, place.offset))
             }
-            Some(code) => self.failed(&taken, code, now_us),
+            Err(code) => self.failed(&taken, code, now_us),
         };
         Some(Report { lane: taken.lane, key: taken.key, outcome })
+    }
+
+    /// Watches for brokers that come back without what they had acknowledged ([`Cluster::take_loss`]).
+    pub fn watching(mut self) -> Self {
+        self.watch.begin();
+        self
+    }
+
+    /// That the broker has lost what it had acknowledged, told once.
+    pub fn take_loss(&mut self) -> Option<String> {
+        self.watch.take_loss()
     }
 
     fn failed(&mut self, slot: &Slot, code: Code, now_us: u64) -> Outcome {

@@ -3,7 +3,9 @@
 pub mod client;
 pub mod errors;
 pub mod kafka;
+pub mod marks;
 pub mod replay;
+pub mod reports;
 #[cfg(test)]
 mod tests;
 pub mod times;

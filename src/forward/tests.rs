@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use super::ProducerNote;
-use super::kafka::{Cluster, Code, Outgoing, Reports};
+use super::kafka::{Cluster, Code, Outgoing, Place, Reports};
 use super::times::Times;
 use crate::config::{self, Rank};
 use crate::record::{Arrival, Body, RecordView, TimestampKind};
@@ -15,7 +15,7 @@ use crate::spool::window::Key;
 struct Nobody;
 
 impl Reports for Nobody {
-    fn report(&self, _: usize, _: u64, _: usize, _: Option<Code>) {}
+    fn report(&self, _: usize, _: u64, _: usize, _: Result<Place, Code>) {}
     fn note(&self, _: ProducerNote) {}
 }
 

@@ -4,6 +4,7 @@
 
 #![doc(hidden)]
 
+mod serial;
 #[cfg(test)]
 mod tests;
 
@@ -21,11 +22,12 @@ use crate::route::json::{Pointer, Scalar};
 use crate::route::kafka_name;
 use crate::route::spec::{OnError, RouteSpec, UnmatchedSpec};
 use crate::spool::chunk;
+pub use serial::{serial_decoders, serial_frames};
 
 /// A fuzz target: the name of its file in `fuzz/fuzz_targets`, and what it calls.
 pub type Entry = (&'static str, fn(&[u8]));
 
-pub const ENTRIES: [Entry; 10] = [
+pub const ENTRIES: [Entry; 12] = [
     ("mqtt_v4", mqtt_v4),
     ("mqtt_v5", mqtt_v5),
     ("listener_v4", listener_v4),
@@ -36,6 +38,8 @@ pub const ENTRIES: [Entry; 10] = [
     ("filters", filters),
     ("routes", routes),
     ("json_pointer", json_pointer),
+    ("serial_frames", serial_frames),
+    ("serial_decoders", serial_decoders),
 ];
 
 /// What an MQTT 3.1.1 broker may send, cut and decoded as a connection does.

@@ -249,6 +249,38 @@ fn json_pointer() {
     );
 }
 
+#[test]
+fn serial_frames() {
+    let lines: [&[u8]; 7] = [
+        b"T=1\r\nT=2\nhalf",
+        b"ab||;cd|;||;",
+        b"\x02AB\x03\x43\x02\x02CD\x03",
+        b"\xaa\x00\x03abc\xaa\x03\x00xyz",
+        b"\xc0a\xdb\xdcb\xc0\xdb\xc0",
+        b"\x03\x11\x22\x02\x33\x00\x05",
+        b"!x$GPGLL,4916.45,N*31\r\n$",
+    ];
+    // Each stream in each framing, with each checksum.
+    let inputs: Vec<Vec<u8>> =
+        (0..56).map(|which| [&[which, which], lines[usize::from(which) % lines.len()]].concat()).collect();
+    fuzz("serial_frames", &inputs.iter().map(Vec::as_slice).collect::<Vec<_>>());
+}
+
+#[test]
+fn serial_decoders() {
+    fuzz(
+        "serial_decoders",
+        &[
+            b"\x00\xff\x00",
+            b"\x09 21.5 \xb0C",
+            b"\x12\"a,\"\"b\",1.5,-7,on",
+            b"\x1ctemp=-1.5e3;12on",
+            b"\x20$GPGGA,123519,4807.038,N,01131.000,E,1,08,0.9,545.4,M,46.9,M,,*47",
+            b"\x28\x7f\xc0\x00\x00\x7f\xf0\x00\x00\x00\x00\x00\x00\x00\x00",
+        ],
+    );
+}
+
 /// A target that nobody drives, and a driver without a target, would rot.
 #[test]
 fn each_entry_has_its_target_and_each_target_its_entry() {

@@ -39,7 +39,7 @@ const LINE_METRICS: [LineMetric; 8] = [
     ("line_requests", "Queries sent", |c| &c.requests),
     ("line_timeouts", "Queries without an answer", |c| &c.timeouts),
     ("line_exceptions", "Answers that say no", |c| &c.exceptions),
-    ("line_suppressed", "Values that had not changed enough", |c| &c.suppressed),
+    ("line_suppressed", "Readings that said nothing new, and were not sent", |c| &c.suppressed),
 ];
 
 type ClientMetric = (&'static str, &'static str, bool, fn(&SourceCounters) -> &AtomicU64);
@@ -64,16 +64,24 @@ const CLIENT_METRICS: [ClientMetric; 15] = [
 ];
 
 impl Counters {
-    /// Readings answered with a PUBACK or PUBREC (step 5), by all sources.
+    /// Readings answered with a PUBACK or PUBREC (step 5), and those of lines that are accepted, by all sources.
     pub fn acknowledged(&self) -> u64 {
         let clients = self.clients.iter().map(|(_, c)| c.pubacks.load(Ordering::Relaxed));
-        clients.chain(self.listeners.iter().map(|(_, c)| c.acks.load(Ordering::Relaxed))).sum()
+        let answered: u64 = clients.chain(self.listeners.iter().map(|(_, c)| c.acks.load(Ordering::Relaxed))).sum();
+        // What is still out is read first: a reading that comes in between is not counted yet, rather than too early.
+        let accepted = |c: &SourceCounters| {
+            let out = c.unacked.load(Ordering::Relaxed);
+            c.readings.load(Ordering::Relaxed).saturating_sub(out)
+        };
+        answered + self.lines.iter().map(|(_, c)| accepted(&c.source)).sum::<u64>()
     }
 
-    /// Brokers that have answered our subscriptions, and endpoints that devices can reach.
+    /// Brokers that have answered our subscriptions, endpoints that devices can reach, and lines that are open.
     pub fn ready(&self) -> u64 {
         let clients = self.clients.iter().map(|(_, c)| c.subscribed.load(Ordering::Relaxed));
-        clients.chain(self.listeners.iter().map(|(_, c)| c.endpoints_bound.load(Ordering::Relaxed))).sum()
+        let listeners = self.listeners.iter().map(|(_, c)| c.endpoints_bound.load(Ordering::Relaxed));
+        let lines = self.lines.iter().map(|(_, c)| c.source.connected.load(Ordering::Relaxed));
+        clients.chain(listeners).chain(lines).sum()
     }
 
     /// How the watchdog reaches each source.

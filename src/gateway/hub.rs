@@ -203,14 +203,30 @@ impl Hub {
             return;
         }
         faults::point("8-reported");
-        let Some(report) = cluster.resolve(raw.slot, raw.code, self.state.now_us) else { return };
-        if raw.code.is_none() {
+        let Some(report) = cluster.resolve(raw.slot, raw.result, self.state.now_us) else { return };
+        if raw.result.is_ok() {
             self.state.renewed_for[raw.cluster].clear();
             self.reachable(raw.cluster, true, "");
         }
+        // Before this record is settled: it is there.
+        self.send_again(raw.cluster);
         faults::point("9-before-settle");
         self.lanes[report.lane].report(report.key, report.outcome, self.state.now_us, clock::wall_ms());
         faults::point("9-after-settle");
+    }
+
+    /// A broker that has lost what it had acknowledged gets it again, as far as it is held ([spool] settle).
+    fn send_again(&mut self, cluster: usize) {
+        let Some(cause) = self.producers.clusters[cluster].take_loss() else { return };
+        let records: u64 = self.lanes_of(cluster).into_iter().map(|i| self.lanes[i].send_again()).sum();
+        let name = self.producers.clusters[cluster].name().to_owned();
+        tracing::warn!(
+            cluster = name,
+            cause,
+            records,
+            "the broker has lost what it had acknowledged; what is held goes again"
+        );
+        self.tell("broker-lost-records", serde_json::json!({ "cluster": name, "cause": cause, "records": records }));
     }
 
     fn noted(&mut self, note: ProducerNote) {
@@ -228,6 +244,7 @@ impl Hub {
         for i in 0..self.producers.clusters.len() {
             if let Some(cause) = self.producers.clusters[i].take_renewal(self.state.now_us) {
                 self.renew(i, &cause);
+                self.send_again(i);
             } else if !self.producers.clusters[i].is_up() && self.state.now_us >= self.state.producer_retry_at_us[i] {
                 self.make_producer(i);
             }
@@ -369,7 +386,7 @@ impl Hub {
             Ask::Source { name, event } => self.tell_source(&name, &event),
             Ask::Requeue { lane, letters, done } => self.requeue(lane, letters, done),
             Ask::Purge { lane, done } => {
-                self.lanes[lane].purge();
+                self.lanes[lane].purge(self.state.now_us);
                 let _ = done.send(());
             }
             Ask::Tick(back) => {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::clock;
 use crate::forward::ProducerNote;
-use crate::forward::kafka::{Code, Reports};
+use crate::forward::kafka::{Code, Place, Reports};
 use crate::intake::{AckTicket, Change, Deliver, Delivery, SourceEvent};
 use crate::record::Body;
 use crate::spool::Reply;
@@ -25,7 +25,8 @@ pub struct RawReport {
     pub cluster: usize,
     pub generation: u64,
     pub slot: usize,
-    pub code: Option<Code>,
+    /// Where it is, or why not.
+    pub result: Result<Place, Code>,
 }
 
 /// What a person, a source or the system wants of the hub.
@@ -181,8 +182,8 @@ impl Deliver for Inbox {
 }
 
 impl Reports for Inbox {
-    fn report(&self, cluster: usize, generation: u64, slot: usize, code: Option<Code>) {
-        self.put(|m| m.reports.push(RawReport { cluster, generation, slot, code }));
+    fn report(&self, cluster: usize, generation: u64, slot: usize, result: Result<Place, Code>) {
+        self.put(|m| m.reports.push(RawReport { cluster, generation, slot, result }));
     }
 
     fn note(&self, note: ProducerNote) {

@@ -251,7 +251,8 @@ fn build_hub(config: &Arc<Config>, inbox: &Arc<Inbox>, owner: Owner, opened: &Op
         .kafka
         .iter()
         .enumerate()
-        .map(|(i, k)| Cluster::new(i, k.clone(), config.gateway.name.clone(), bytes_max, Arc::clone(inbox) as _));
+        .map(|(i, k)| Cluster::new(i, k.clone(), config.gateway.name.clone(), bytes_max, Arc::clone(inbox) as _))
+        .map(|cluster| if config.spool.settle.is_some() { cluster.watching() } else { cluster });
     let producers = Producers {
         clusters: clusters.collect(),
         lanes: lanes.iter().zip(ranks_by_cluster(&lanes)).map(|(l, rank)| (l.config.kafka, l.number, rank)).collect(),
@@ -327,6 +328,7 @@ fn drained(config: &Config, name: &str) -> LaneConfig {
         delivery: config::Delivery::AtLeastOnce,
         max_age: None,
         keep: None,
+        settle: None,
         ..like.expect("the configuration always has the default lane")
     }
 }

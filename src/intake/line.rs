@@ -49,7 +49,7 @@ pub struct LineCounters {
     pub timeouts: AtomicU64,
     /// Answers of a device that say no: Modbus exceptions.
     pub exceptions: AtomicU64,
-    /// Values that had not changed enough to be reported.
+    /// Readings that said nothing new: left out by a `report`.
     pub suppressed: AtomicU64,
 }
 

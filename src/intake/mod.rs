@@ -1,6 +1,7 @@
 //! Intake: sources take readings in (step 1), hand them over as deliveries (step 2) and answer the device (step 5)
 //! only when a delivery has been acknowledged by the spool (step 4) or by Kafka (step 8).
 
+pub mod exception;
 pub mod feed;
 pub mod kept;
 pub mod line;
@@ -9,6 +10,7 @@ pub mod mqtt;
 pub mod poll;
 pub mod pulse;
 mod rate;
+pub mod report;
 pub mod serial;
 mod waits;
 mod window;

@@ -168,13 +168,15 @@ type LaneCount = (&'static str, &'static str, fn(&LaneSnapshot) -> u64);
 type LaneGauge = (&'static str, &'static str, fn(&LaneSnapshot) -> f64);
 
 fn lane_counters(out: &mut Out<'_, '_>, s: &Snapshot) -> Encoded {
-    let families: [LaneCount; 8] = [
+    let families: [LaneCount; 10] = [
         ("lane_accepted", "Records taken in (step 3)", |l| l.stats.accepted),
         ("lane_delivered", "Records acknowledged by Kafka (step 8)", |l| l.stats.delivered),
         ("lane_dead_lettered", "Records put into the dead letters", |l| l.stats.dead_lettered),
         ("lane_lost", "Records in the loss ledger", |l| l.stats.lost),
         ("lane_dropped", "Records dropped by an at-most-once lane", |l| l.stats.dropped),
         ("lane_resent", "Records given to a producer again", |l| l.stats.resent),
+        ("lane_sent_again", "Records that the broker had acknowledged and lost", |l| l.stats.sent_again),
+        ("lane_settled_early", "Chunks that could not be held for spool.settle", |l| l.stats.settled_early),
         ("lane_to_spooling", "Transitions from direct to spooling", |l| l.stats.to_spooling),
         ("lane_to_direct", "Transitions from spooling to direct", |l| l.stats.to_direct),
     ];
@@ -187,13 +189,16 @@ fn lane_counters(out: &mut Out<'_, '_>, s: &Snapshot) -> Encoded {
 }
 
 fn lane_gauges(out: &mut Out<'_, '_>, s: &Snapshot) -> Encoded {
-    let families: [LaneGauge; 9] = [
+    let families: [LaneGauge; 10] = [
         ("lane_spooling", "1 while the lane spools, 0 while it is direct", |l| {
             f64::from(u8::from(l.mode == Mode::Spooling))
         }),
         ("lane_backlog_records", "Durable and undelivered records", |l| l.stats.backlog.records as f64),
         ("lane_backlog_bytes", "Their bytes in the spool", |l| l.stats.backlog.bytes as f64),
         ("lane_history_bytes", "Bytes of delivered chunks that are kept", |l| l.stats.backlog.history_bytes as f64),
+        ("lane_settling_bytes", "Bytes of delivered chunks held for spool.settle", |l| {
+            l.stats.backlog.settling_bytes as f64
+        }),
         ("lane_open_records", "Accepted, not durable yet", |l| l.stats.open as f64),
         ("lane_in_flight_records", "With the producer", |l| l.stats.in_flight as f64),
         ("lane_oldest_age_seconds", "Age of the oldest undelivered record", |l| l.oldest_age_s),

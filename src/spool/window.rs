@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use super::{Commit, RowId};
+use crate::forward::marks::Mark;
 use crate::intake::{AckTicket, Change, MessageId};
 use crate::record::Body;
 
@@ -58,6 +59,8 @@ pub struct HeldRecord {
     pub sequence: u64,
     pub body: Body,
     pub stage: Stage,
+    /// Kafka has acknowledged it: by the partition with this number, where that is known.
+    pub delivered: Option<Option<Mark>>,
     pub sent_us: u64,
 }
 
@@ -83,13 +86,20 @@ impl Held {
         Key { ordinal: self.ordinal, sequence: self.records.first().map_or(0, |r| r.sequence) }
     }
 
-    /// One bit a record, lowest first.
-    pub fn bitmap(&self) -> Vec<u8> {
+    /// Which records are settled: one bit each, lowest first.
+    pub fn settled(&self) -> Vec<u8> {
+        self.bitmap(|record| record.stage == Stage::Settled)
+    }
+
+    /// Which are settled without having been delivered: in the dead letters, or in the ledger.
+    pub fn given_up(&self) -> Vec<u8> {
+        self.bitmap(|record| record.stage == Stage::Settled && record.delivered.is_none())
+    }
+
+    fn bitmap(&self, is_set: impl Fn(&HeldRecord) -> bool) -> Vec<u8> {
         let mut bits = vec![0u8; self.records.len().div_ceil(8)];
-        for (i, record) in self.records.iter().enumerate() {
-            if record.stage == Stage::Settled {
-                bits[i / 8] |= 1 << (i % 8);
-            }
+        for (i, _) in self.records.iter().enumerate().filter(|(_, record)| is_set(record)) {
+            bits[i / 8] |= 1 << (i % 8);
         }
         bits
     }
@@ -234,6 +244,25 @@ impl Window {
             }
         }
         self.rewind();
+    }
+
+    /// What was delivered waits again: in chunks that are not all settled, and in those of which `held` says so. Returns
+    /// how many records of the former there are; of the latter somebody else keeps the count.
+    pub fn unsettle(&mut self, held: impl Fn(RowId) -> bool) -> u64 {
+        let mut counted = 0;
+        for chunk in &mut self.chunks {
+            let partly = chunk.unsettled > 0;
+            if !partly && !held(chunk.row) {
+                continue;
+            }
+            for record in chunk.records.iter_mut().filter(|r| r.stage == Stage::Settled && r.delivered.is_some()) {
+                record.stage = Stage::Waiting;
+                record.delivered = None;
+                chunk.unsettled += 1;
+                counted += u64::from(partly);
+            }
+        }
+        counted
     }
 
     /// Records with the producer that match.

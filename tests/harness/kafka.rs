@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs;
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::time::{Duration, Instant};
@@ -17,6 +18,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{Headers, Message};
 use rdkafka::metadata::{MetadataPartition, MetadataTopic};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{Offset, TopicPartitionList};
 use tempfile::TempDir;
 
@@ -124,6 +126,29 @@ impl KafkaServer {
         self.disturb().kill();
     }
 
+    /// Remembers all data as it is now, as a disk would after a power cut: [`KafkaServer::forget`] goes back to it.
+    pub fn remember(&self) {
+        self.pause();
+        let copied = Command::new("cp").arg("-a").arg(self.data()).arg(self.remembered()).status();
+        self.resume();
+        assert!(copied.unwrap().success(), "copy the broker's data");
+    }
+
+    /// The power fails: what has come since [`KafkaServer::remember`] was in memory alone.
+    pub fn forget(&self) {
+        self.kill();
+        fs::remove_dir_all(self.data()).unwrap();
+        fs::rename(self.remembered(), self.data()).unwrap();
+    }
+
+    fn data(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    fn remembered(&self) -> PathBuf {
+        self.dir.path().join("remembered")
+    }
+
     /// SIGSTOP: connections stay open and are never answered.
     pub fn pause(&self) {
         self.with_job(|job| job.signal(Signal::SIGSTOP));
@@ -139,6 +164,17 @@ impl KafkaServer {
         command.arg(self.dir.path().join("server.properties"));
         *self.job.lock().unwrap() = Some(Job::start("kafka", command, &self.dir.path().join("log")));
         self.wait_ready();
+    }
+
+    /// Another producer writes `count` records into each partition.
+    pub fn fill(&self, topic: &str, partitions: i32, count: usize) {
+        let producer: BaseProducer = self.client().create().unwrap();
+        for partition in 0..partitions {
+            for _ in 0..count {
+                producer.send(BaseRecord::<(), _>::to(topic).partition(partition).payload("another's")).unwrap();
+            }
+        }
+        producer.flush(PATIENCE).unwrap();
     }
 
     pub fn create_topic(&self, name: &str, partitions: i32, configs: &[(&str, &str)]) {
@@ -170,7 +206,7 @@ impl KafkaServer {
         gone.into_iter().for_each(|result| drop(result.unwrap_or_else(|(name, code)| panic!("delete {name}: {code}"))));
         self.wait_for_topic(name, |leaders| leaders == 0);
         // The broker goes on acknowledging records for a dying topic until its log is set aside.
-        let data = self.dir.path().join("data");
+        let data = self.data();
         let is_log = |entry: std::fs::DirEntry| {
             let file = entry.file_name().to_string_lossy().into_owned();
             file.rsplit_once('-').is_some_and(|(topic, partition)| topic == name && partition.parse::<u32>().is_ok())

@@ -187,6 +187,12 @@ impl Rig {
         });
     }
 
+    /// Waits until all that was accepted has arrived.
+    pub fn wait_all_arrived(&self) {
+        self.wait_arrivals(&self.topics());
+        self.wait_empty();
+    }
+
     fn wait_arrivals(&self, topics: &[String]) {
         let kept = self.kept.iter().filter_map(|record| id_of(&record.payload)).collect::<HashSet<_>>();
         let accepted = self.tap.history().accepted;

@@ -3,7 +3,7 @@
 //! *Accepted* is what promise 1 speaks of: the gateway's own PUBACK, read off its socket here, whether or not Mosquitto
 //! ever hears of it. The tap can cut, hold and refuse connections. It never changes, delays or reorders a byte otherwise.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -72,7 +72,9 @@ enum From {
 #[derive(Default)]
 struct Connection {
     level: u8,
-    unacknowledged: BTreeMap<u16, Message>,
+    /// By packet id, oldest first: a broker that ignores its window has more than 65,535 messages on the way to a slow
+    /// client and gives ids twice. PUBACKs come in the order of the messages.
+    unacknowledged: BTreeMap<u16, VecDeque<Message>>,
 }
 
 impl Tap {
@@ -278,11 +280,12 @@ impl History {
             }
             (From::Broker, Packet::Publish { topic, packet_id, payload, .. }) if packet_id != 0 => {
                 let message = Message { topic, payload };
-                connection.unacknowledged.insert(packet_id, message.clone());
+                connection.unacknowledged.entry(packet_id).or_default().push_back(message.clone());
                 self.offered.push(message);
             }
             (From::Gateway, Packet::PubAck { packet_id, reason }) => {
-                match connection.unacknowledged.remove(&packet_id).filter(|_| reason < 0x80) {
+                let answered = connection.unacknowledged.get_mut(&packet_id).and_then(VecDeque::pop_front);
+                match answered.filter(|_| reason < 0x80) {
                     Some(message) => self.accepted.push(message),
                     None => self.stray_pubacks += 1,
                 }

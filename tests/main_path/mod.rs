@@ -7,6 +7,7 @@ mod commands;
 mod damage;
 mod disk_full;
 mod drains;
+mod forget;
 mod happy;
 mod kafka_away;
 mod kills;

@@ -74,5 +74,6 @@ fn check_says_what_a_line_comes_to() {
     let mut document = rig.gateway.command(&["check", "--json"]).document();
     assert_eq!(document["config"]["serial"][0]["baud"].take(), 115_200);
     rig.cables[0].unplug();
+    assert!(!checked.contains("by exception"), "{checked}");
     assert_eq!(rig.gateway.command(&["check"]).code, Some(0), "a port that is not there may be plugged in later");
 }

@@ -2,9 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use crate::harness::gateway::metric;
 use crate::harness::jobs;
 use crate::harness::readings::Dice;
-use crate::serial::rig::{Rig, by_key};
+use crate::serial::rig::{Cable, Rig, by_key};
 
 #[test]
 fn sixteen_ports_at_115200_at_once() {
@@ -55,11 +56,15 @@ fn cpu_ms(pid: u32) -> u64 {
 }
 
 #[test]
-fn unplugged_and_plugged_in_again() {
+fn unplugged_and_plugged_in_again_under_another_device_name() {
     let mut rig = Rig::start(1, "");
     rig.cables[0].send(b"before\n");
     assert_eq!(rig.readings(1).len(), 1);
+    let before = rig.cables[0].number();
     rig.cables[0].unplug();
+    // Whatever is plugged in next gets the number that has become free, as an adapter would.
+    let spare = tempfile::tempdir().unwrap();
+    let spare = Cable::plug(spare.path(), "spare");
     rig.gateway.wait_for_line("the line is gone");
     rig.wait_open(0);
     let cpu = cpu_ms(rig.gateway.pid());
@@ -69,7 +74,9 @@ fn unplugged_and_plugged_in_again() {
     rig.cables[0].replug();
     let plugged = Instant::now();
     rig.wait_open(1);
-    eprintln!("open again after {:?}", plugged.elapsed());
+    assert!(plugged.elapsed() < RESUMED, "open again after {:?}", plugged.elapsed());
+    let after = rig.cables[0].number();
+    assert_ne!(before, after, "the same device, while {} is taken", spare.number().display());
     rig.cables[0].send(b"after\n");
     let records = rig.readings(2);
     assert_eq!(by_key(&records)["line0"], ["before", "after"]);
@@ -77,12 +84,95 @@ fn unplugged_and_plugged_in_again() {
     let log = rig.gateway.log();
     assert_eq!(log.matches("the line is gone").count(), 1, "told once: {log}");
     assert_eq!(log.matches("the line is open").count(), 2, "{log}");
-    let events = rig.kafka.consume_all(&rig.topic("events"));
-    let told = |event: &str| {
-        let needle = format!("\"{event}\"");
-        events.iter().filter(|record| String::from_utf8_lossy(&record.payload).contains(&needle)).count()
+    let opened = rig.told("line-open");
+    assert_eq!((rig.told("line-lost").len(), opened.len()), (1, 2));
+    assert!(opened[0].contains(before.to_str().unwrap()) && opened[1].contains(after.to_str().unwrap()), "{opened:?}");
+}
+
+/// A line that is back is read again within this time.
+const RESUMED: Duration = Duration::from_secs(2);
+
+/// What a receiver at another baud rate makes of bytes that are sent without a pause, eight data bits and no parity.
+/// `rate`: bits of the sender for each bit of the receiver. As the kernel hands it on: a byte whose stop bit is missing
+/// is left out, and one of zeros alone is a break, which reads as a zero.
+fn at_another_baud_rate(bytes: &[u8], rate: f64) -> Vec<u8> {
+    let bits: Vec<bool> = bytes
+        .iter()
+        .flat_map(|byte| [false].into_iter().chain((0..8).map(move |bit| byte >> bit & 1 == 1)).chain([true]))
+        .collect();
+    let level = |at: f64| bits.get(at as usize).copied().unwrap_or(true);
+    let (mut heard, mut at) = (Vec::new(), 0);
+    while at < bits.len() {
+        if bits[at] {
+            at += 1;
+            continue;
+        }
+        // In the middle of each bit of its own, from the falling edge on.
+        let sample = |bit: usize| level(at as f64 + (bit as f64 + 0.5) * rate);
+        let byte = (0..8).fold(0, |byte, bit| byte | u8::from(sample(bit + 1)) << bit);
+        if sample(9) || byte == 0 {
+            heard.push(byte);
+        }
+        at += (9.5 * rate) as usize;
+    }
+    heard
+}
+
+#[test]
+fn a_wrong_baud_rate_is_told_once_and_so_is_its_end() {
+    let decode = "[source.serial.decode]\nkind = \"regex\"\npattern = '^T=(?<t>[0-9.]+)$'\n\
+        fields = [{ name = \"t\", kind = \"float\" }]\n";
+    let mut rig = Rig::start(1, decode);
+    let line = |n: u32| format!("T={n}.5\r\n").into_bytes();
+    rig.cables[0].send(&line(1));
+    for rate in [2.0, 0.5, 1.2] {
+        let lines: Vec<u8> = (0..200).flat_map(line).collect();
+        let heard = at_another_baud_rate(&lines, rate);
+        assert!(heard.len() > 256, "{rate}: {} bytes", heard.len());
+        rig.cables[0].send(&heard);
+    }
+    rig.gateway.wait_for_line("the line makes no sense");
+    // What ends the noise is the end of the line that it stands in.
+    rig.cables[0].send(b"\r\n");
+    let right = Instant::now();
+    rig.cables[0].send(&line(2));
+    rig.gateway.wait_for_line("good frames come again");
+    assert!(right.elapsed() < RESUMED, "{:?}", right.elapsed());
+    assert_eq!(by_key(&rig.readings(2))["line0"], [r#"{"t":1.5}"#, r#"{"t":2.5}"#]);
+    rig.gateway.stop();
+    assert_eq!((rig.told("line-noisy").len(), rig.told("line-clear").len()), (1, 1));
+}
+
+#[test]
+fn what_says_nothing_new_stays_behind_and_the_last_word_is_never_lost() {
+    let watched = "[source.serial.decode]\nkind = \"csv\"\nseparator = \";\"\n\
+        fields = [{ name = \"t\", kind = \"float\" }, { name = \"door\" }]\n\
+        [source.serial.report]\ndeadband = 0.5\nmin_interval = \"1h\"\nmax_interval = \"2h\"\n\
+        [source.serial.report.fields.door]\nmin_interval = \"0s\"\n";
+    let mut rig = Rig::start(1, watched);
+    let suppressed = |rig: &Rig, n: f64| {
+        jobs::wait_until("so many are left out", || {
+            (rig.gateway.metric("forebay_line_suppressed_total") >= n).then_some(())
+        });
     };
-    assert_eq!((told("line-lost"), told("line-open")), (1, 2));
+    rig.cables[0].send(b"20.0;shut\n20.4;shut\n20.1;shut\n20.2;open\n21.0;open\n22.0;open\n");
+    suppressed(&rig, 3.0);
+    assert_eq!(rig.gateway.metric("forebay_source_readings_total"), 2.0, "the first, and the door");
+    // The value that waits goes with the stop; the next run knows nothing of this one.
+    rig.gateway.stop();
+    rig.gateway.start();
+    rig.wait_open(1);
+    rig.cables[0].send(b"22.0;open\n22.1;open\n");
+    suppressed(&rig, 1.0);
+    let wanted = ["20.0|shut", "20.2|open", "22.0|open", "22.0|open"].map(|text| {
+        let (t, door) = text.split_once('|').unwrap();
+        format!(r#"{{"door":"{door}","t":{t}}}"#)
+    });
+    jobs::wait_until("the last one is delivered", || (rig.gateway.metric(metric::BACKLOG) == 0.0).then_some(()));
+    rig.gateway.stop();
+    let records = rig.kafka.consume_all(&rig.topic("readings"));
+    let arrived: Vec<_> = records.iter().map(|record| String::from_utf8_lossy(&record.payload).into_owned()).collect();
+    assert_eq!(arrived, wanted);
 }
 
 #[test]

@@ -32,8 +32,6 @@ impl Cable {
         self.unplug();
         let mut socat = jobs::leashed(&jobs::tool("socat", "socat"));
         for end in [self.port(), self.end()] {
-            // Left over when socat was killed.
-            let _ = std::fs::remove_file(&end);
             socat.arg(format!("pty,raw,echo=0,link={}", end.display()));
         }
         self.job = Some(Job::start("socat", socat, &self.dir.join(format!("{}.log", self.name))));
@@ -44,11 +42,18 @@ impl Cable {
     pub fn unplug(&mut self) {
         if let Some(mut job) = self.job.take() {
             job.kill();
+            // As udev does: a name that stays behind would lead to whatever gets the number next.
+            [self.port(), self.end()].iter().for_each(|end| drop(std::fs::remove_file(end)));
         }
     }
 
     pub fn port(&self) -> PathBuf {
         self.dir.join(format!("{}-port", self.name))
+    }
+
+    /// What the system calls the port at this moment.
+    pub fn number(&self) -> PathBuf {
+        self.port().canonicalize().unwrap()
     }
 
     /// The device's end.
@@ -114,6 +119,14 @@ impl Rig {
 
     pub fn topic(&self, name: &str) -> String {
         format!("{}.{name}", self.prefix)
+    }
+
+    /// What was told of this kind on the events topic. The gateway has stopped, so that all of it is there.
+    pub fn told(&self, event: &str) -> Vec<String> {
+        let needle = format!("\"{event}\"");
+        let events = self.kafka.consume_all(&self.topic("events")).into_iter();
+        let texts = events.map(|record| String::from_utf8_lossy(&record.payload).into_owned());
+        texts.filter(|text| text.contains(&needle)).collect()
     }
 
     /// Waits for so many distinct readings, then all that is there.

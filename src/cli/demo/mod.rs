@@ -6,13 +6,15 @@
 //!
 //! `stage` sets all of that up, `play` runs the phases and takes the numbers, `story` is what a person reads. The gateway
 //! is the one that `run` starts, from a configuration file in a directory of its own; nothing here helps it. Devices publish
-//! to its listener, or to a broker of one's own, from which it reads. A Kafka of one's own can take the place of the
+//! to its listener, or to a broker of one's own, from which it reads, or speak on serial lines (`lines`). A Kafka of one's own can take the place of the
 //! embedded one.
 //!
 //! Exit codes: 0 everything acknowledged is in Kafka; 64 an option makes no sense; 69 a broker or Kafka does not answer;
 //! 70 something acknowledged is lost; 75 something is still on its way, and where it is is kept.
 
+mod entry;
 mod kafka;
+mod lines;
 mod play;
 mod stage;
 mod story;
@@ -39,6 +41,9 @@ pub struct DemoArgs {
     /// Put this MQTT broker between devices and gateway, instead of the gateway's own listener (no login, no TLS)
     #[arg(long, value_name = "HOST:PORT")]
     mqtt: Option<String>,
+    /// Put the devices on serial lines (pseudo terminals) instead of MQTT
+    #[arg(long, conflicts_with = "mqtt")]
+    serial: bool,
     /// Use this Kafka instead of the embedded one (no login, no TLS). Missing topics are created. Taking it away is up to
     /// you
     #[arg(long, value_name = "HOST:PORT")]
@@ -75,6 +80,8 @@ enum DemoError {
     NoBroker { host: String, port: u16, seconds: u64 },
     #[error("listen at {host}:{port}: not possible within {seconds} s")]
     NotListening { host: String, port: u16, seconds: u64 },
+    #[error("open the serial lines: not possible within {seconds} s")]
+    NoLines { seconds: u64 },
     #[error("go on: the gateway has ended by itself")]
     GatewayEnded,
     #[error("start the devices: {0}")]
@@ -89,7 +96,11 @@ impl DemoError {
             Self::Address(_) | Self::Config(_) => exit::USAGE,
             Self::Cluster(error) => error.exit_code(),
             Self::Witness(_) | Self::NoBroker { .. } => exit::UNAVAILABLE,
-            Self::Directory { .. } | Self::NotListening { .. } | Self::Kafka(_) | Self::System(_) => exit::OSERR,
+            Self::Directory { .. }
+            | Self::NotListening { .. }
+            | Self::NoLines { .. }
+            | Self::Kafka(_)
+            | Self::System(_) => exit::OSERR,
             Self::Gateway(_) | Self::GatewayEnded | Self::Devices(_) => exit::SOFTWARE,
         }
     }
@@ -119,7 +130,7 @@ fn log_to_stderr(verbose: bool) {
 fn show(args: &DemoArgs) -> Result<u8, DemoError> {
     // It holds the embedded Kafka, so it is dropped last: the clients inside the gateway go first.
     let mut stage = Stage::set_up(args)?;
-    let mut story = Story::new(args.json, args.mqtt.is_some());
+    let mut story = Story::new(args.json, &stage.entry);
     story.opening(&stage, args);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let verdict = runtime.block_on(Play::perform(&mut stage, &mut story, args))?;

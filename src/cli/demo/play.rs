@@ -11,14 +11,15 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
+use super::entry::Entry;
 use super::kafka::{Counted, Witness};
+use super::lines;
 use super::stage::{Stage, TOPIC};
 use super::story::{Numbers, Phase, Story, Verdict};
 use super::{DemoArgs, DemoError};
 use crate::cli::exit;
-use crate::cli::simulate::SimulateError;
 use crate::cli::simulate::devices::DeviceOptions;
-use crate::cli::simulate::report::Summary;
+use crate::cli::simulate::pty::Pty;
 use crate::cli::simulate::run::{Event, Limits, Stop, Target, random_u64, run_devices};
 use crate::gateway::{Counters, Gateway, GatewayError};
 use crate::ops::snapshot::{LaneSnapshot, Shown};
@@ -51,11 +52,22 @@ pub struct Play {
     /// What the devices have sent; with a broker between, what it has acknowledged to them.
     published: Arc<Mutex<u64>>,
     started: Instant,
+    /// Plugged in, until the devices begin.
+    lines: Vec<Pty>,
 }
 
 struct Devices {
-    running: JoinHandle<Result<Summary, SimulateError>>,
+    running: JoinHandle<Result<Spoken, DemoError>>,
     stop: watch::Sender<bool>,
+}
+
+/// What the devices count themselves.
+struct Spoken {
+    sent: u64,
+    /// `None`: nobody has told them.
+    acknowledged: Option<u64>,
+    /// Must not be unplugged before all is read.
+    _lines: Option<lines::Spoken>,
 }
 
 impl Play {
@@ -73,11 +85,12 @@ impl Play {
         bring_back(stage)?;
         told?;
         story.phase(Phase::Count, stage.kafka.is_some());
-        play.close_books(devices, stage.has_broker).await
+        play.close_books(devices, stage.entry.has_broker()).await
     }
 
     fn start(stage: &mut Stage) -> Result<Self, DemoError> {
         let interrupted = listen_for_signals()?;
+        let lines = if let Entry::Lines(ports) = &stage.entry { lines::plug(ports)? } else { Vec::new() };
         let witness = Witness::start(&stage.bootstrap_servers, TOPIC, &stage.config.gateway.name)?;
         let gateway = Gateway::start(stage.config.clone())?;
         let (shown, sources) = (gateway.shown(), gateway.source_counters());
@@ -85,20 +98,16 @@ impl Play {
         stage.release_port();
         let gateway = tokio::spawn(gateway.run(stopped, || ()));
         let (published, started) = (Arc::default(), Instant::now());
-        Ok(Self { shown, sources, witness, gateway, stop_gateway, interrupted, published, started })
+        Ok(Self { shown, sources, witness, gateway, stop_gateway, interrupted, published, started, lines })
     }
 
-    /// The listener is bound, or the subscription stands: what is published before would be nobody's, as a broker drops
-    /// what no one has subscribed to.
+    /// The listener is bound, the subscription stands, or the lines are open: what is said before would be nobody's, as a
+    /// broker drops what no one has subscribed to.
     async fn wait_until_reachable(&self, stage: &Stage) -> Result<(), DemoError> {
         let started = Instant::now();
-        while self.sources.get().map_or(0, Counters::ready) == 0 {
+        while self.sources.get().map_or(0, Counters::ready) < stage.entry.doors() {
             if started.elapsed() > READY_PATIENCE || *self.interrupted.borrow() {
-                let (host, port, seconds) = (stage.server.host.clone(), stage.server.port, started.elapsed().as_secs());
-                return Err(match stage.has_broker {
-                    true => DemoError::NoBroker { host, port, seconds },
-                    false => DemoError::NotListening { host, port, seconds },
-                });
+                return Err(stage.entry.closed(started.elapsed().as_secs()));
             }
             self.check_gateway()?;
             sleep(LOOK_PAUSE).await;
@@ -106,21 +115,33 @@ impl Play {
         Ok(())
     }
 
-    fn start_devices(&self, stage: &Stage, rate: u32) -> Devices {
+    fn start_devices(&mut self, stage: &Stage, rate: u32) -> Devices {
         let options = device_options(rate);
-        let limits = Limits { instance: stage.instance.clone(), ..Limits::new() };
+        let (instance, published) = (stage.instance.clone(), Arc::clone(&self.published));
+        let note = move |readings: u64| *published.lock().unwrap_or_else(PoisonError::into_inner) = readings;
         let (stop, told) = Stop::channel();
-        let (target, published) = (Target::Mqtt(stage.server.clone()), Arc::clone(&self.published));
-        let has_broker = stage.has_broker;
-        let running = tokio::spawn(async move {
-            let note = move |event: Event| {
-                if let Event::Progress(counts) = event {
-                    *published.lock().unwrap_or_else(PoisonError::into_inner) =
-                        if has_broker { counts.acknowledged } else { counts.sent };
-                }
-            };
-            run_devices(&target, options, limits, told, note).await
-        });
+        let running = match &stage.entry {
+            Entry::Lines(_) => {
+                let lines = std::mem::take(&mut self.lines);
+                tokio::spawn(async move {
+                    let spoken = lines::speak(lines, options, &instance, told, note).await?;
+                    Ok(Spoken { sent: spoken.sent, acknowledged: None, _lines: Some(spoken) })
+                })
+            }
+            Entry::Listener(server) | Entry::Broker(server) => {
+                let (target, has_broker) = (Target::Mqtt(server.clone()), stage.entry.has_broker());
+                let limits = Limits { instance, ..Limits::new() };
+                tokio::spawn(async move {
+                    let note = move |event: Event| {
+                        if let Event::Progress(counts) = event {
+                            note(if has_broker { counts.acknowledged } else { counts.sent });
+                        }
+                    };
+                    let summary = run_devices(&target, options, limits, told, note).await?;
+                    Ok(Spoken { sent: summary.sent, acknowledged: Some(summary.acknowledged), _lines: None })
+                })
+            }
+        };
         Devices { running, stop }
     }
 
@@ -142,7 +163,8 @@ impl Play {
         }
         bring_back(stage)?;
         story.phase(Phase::Back, embedded);
-        self.tell_until_direct(if embedded { DRAIN_PATIENCE } else { PERSON_PATIENCE }, story).await
+        let patience = if embedded { DRAIN_PATIENCE } else { PERSON_PATIENCE };
+        self.tell_until_direct(patience, stage.entry.is_serial(), story).await
     }
 
     /// One line a second.
@@ -160,8 +182,13 @@ impl Play {
         Ok(())
     }
 
-    /// Until all that waited is in Kafka and the lane goes straight there again.
-    async fn tell_until_direct(&mut self, patience: Duration, story: &mut Story) -> Result<(), DemoError> {
+    /// Until all that waited is in Kafka, and the lane goes straight there again unless it `commits_first` always.
+    async fn tell_until_direct(
+        &mut self,
+        patience: Duration,
+        commits_first: bool,
+        story: &mut Story,
+    ) -> Result<(), DemoError> {
         let started = Instant::now();
         let before = self.numbers();
         let mut counts = self.witness.counts();
@@ -172,7 +199,7 @@ impl Play {
             tokio::select! {
                 _ = seconds.tick() => {
                     story.line(&self.numbers());
-                    if drained && self.numbers().mode == Mode::Direct { break }
+                    if drained && (commits_first || self.numbers().mode == Mode::Direct) { break }
                 }
                 Ok(_) = counts.wait_for(|c| c.distinct >= before.acknowledged), if !drained => {
                     drained = true;
@@ -189,17 +216,19 @@ impl Play {
     async fn close_books(self, devices: Devices, has_broker: bool) -> Result<Verdict, DemoError> {
         // Nobody to tell means that the devices have ended already.
         let _ = devices.stop.send(true);
-        let summary = devices.running.await.map_err(|_| DemoError::GatewayEnded)??;
+        let spoken = devices.running.await.map_err(|_| DemoError::GatewayEnded)??;
         let mut counts = self.witness.counts();
-        let all = counts.wait_for(|counted| counted.distinct >= summary.acknowledged);
+        let told = spoken.acknowledged.unwrap_or(spoken.sent);
+        let all = counts.wait_for(|counted| counted.distinct >= told);
         // Out of patience: the verdict tells what is missing.
         let _ = timeout(LAST_PATIENCE, all).await;
         let _ = self.stop_gateway.send(true);
         self.gateway.await.map_err(|_| DemoError::GatewayEnded)??;
-        let (published, acknowledged) = match has_broker {
-            true => (summary.acknowledged, pubacks(&self.sources)),
+        let (published, acknowledged) = match spoken.acknowledged {
+            Some(told) if has_broker => (told, acknowledged(&self.sources)),
             // The devices' own count: nobody else could say what they were told.
-            false => (summary.sent, summary.acknowledged),
+            Some(told) => (spoken.sent, told),
+            None => (spoken.sent, acknowledged(&self.sources)),
         };
         let in_spool = lane(&self.shown).map_or(0, |lane| lane.stats.backlog.records);
         // Joins a thread, for a tenth of a second at most; nothing else runs any more.
@@ -208,7 +237,7 @@ impl Play {
     }
 
     fn numbers(&self) -> Numbers {
-        let acknowledged = pubacks(&self.sources);
+        let acknowledged = acknowledged(&self.sources);
         let counted = self.witness.counted();
         let published = *self.published.lock().unwrap_or_else(PoisonError::into_inner);
         let lane = lane(&self.shown);
@@ -245,8 +274,8 @@ fn bring_back(stage: &Stage) -> Result<(), DemoError> {
     stage.kafka.as_ref().map_or(Ok(()), |kafka| kafka.bring_back().map_err(DemoError::Kafka))
 }
 
-/// What the gateway has acknowledged.
-fn pubacks(sources: &OnceLock<Counters>) -> u64 {
+/// What the gateway has acknowledged, or accepted where nobody waits for an answer.
+fn acknowledged(sources: &OnceLock<Counters>) -> u64 {
     sources.get().map_or(0, Counters::acknowledged)
 }
 

@@ -6,11 +6,12 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
+use super::entry::{Entry, broker_at};
 use super::kafka::Embedded;
 use super::story::{Story, Verdict};
 use super::{DemoArgs, DemoError};
 use crate::cli::kafka::Cluster;
-use crate::cli::simulate::mqtt::{Broker, Version};
+use crate::cli::simulate::mqtt::Broker;
 use crate::cli::simulate::run::random_u64;
 use crate::config::{self, Config};
 
@@ -18,7 +19,6 @@ pub const TOPIC: &str = "EquipmentStatus";
 const EVENTS_TOPIC: &str = "forebay.events";
 /// Name and partitions.
 const TOPICS: [(&str, i32); 2] = [(TOPIC, 2), (EVENTS_TOPIC, 1)];
-const MQTT_PORT: u16 = 1883;
 
 /// Everything but the gateway, the witness and the devices.
 pub struct Stage {
@@ -27,9 +27,8 @@ pub struct Stage {
     pub instance: String,
     pub config: Config,
     pub bootstrap_servers: String,
-    /// Where the devices publish: the gateway's listener, or the person's own broker.
-    pub server: Broker,
-    pub has_broker: bool,
+    /// Where the devices speak.
+    pub entry: Entry,
     /// `None`: the person's own.
     pub kafka: Option<Embedded>,
     /// Holds the listener's port until the gateway takes it.
@@ -50,25 +49,25 @@ impl Stage {
     /// What cannot be had.
     pub fn set_up(args: &DemoArgs) -> Result<Self, DemoError> {
         let instance = format!("{:08x}", random_u64() as u32);
-        let (server, reserved) = match &args.mqtt {
-            Some(address) => (broker_at(address)?, None),
-            None => {
-                let reserved = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-                (Broker::plain(reserved.local_addr()?), Some(reserved))
-            }
-        };
-        let source = if reserved.is_some() { listener_text(&server) } else { broker_text(&server) };
+        let broker = args.mqtt.as_deref().map(broker_at).transpose()?;
         let kafka = if args.kafka.is_none() { Some(start_kafka()?) } else { None };
         let given = args.kafka.clone().unwrap_or_default();
         let bootstrap_servers = kafka.as_ref().map_or(given, Embedded::bootstrap_servers);
         let place = Place::make(&instance)?;
-        let text = config_text(&instance, &place.dir, &source, &bootstrap_servers);
+        let (entry, reserved) = match broker {
+            Some(broker) => (Entry::Broker(broker), None),
+            None if args.serial => (Entry::lines(&place.dir), None),
+            None => {
+                let reserved = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+                (Entry::Listener(Broker::plain(reserved.local_addr()?)), Some(reserved))
+            }
+        };
+        let text = config_text(&instance, &place.dir, &entry, &bootstrap_servers);
         let config = place.write_config(&text)?;
         if kafka.is_none() {
             create_missing_topics(&config)?;
         }
-        let has_broker = args.mqtt.is_some();
-        Ok(Self { instance, config, bootstrap_servers, server, has_broker, kafka, reserved, place })
+        Ok(Self { instance, config, bootstrap_servers, entry, kafka, reserved, place })
     }
 
     /// To be called right before the gateway listens.
@@ -129,23 +128,6 @@ fn start_kafka() -> Result<Embedded, DemoError> {
     Embedded::start(&TOPICS).map_err(DemoError::Kafka)
 }
 
-/// `host`, `host:port` or `[v6]:port`.
-fn broker_at(address: &str) -> Result<Broker, DemoError> {
-    let wrong = || DemoError::Address(address.to_owned());
-    let is_alone = !address.contains(':') || address.ends_with(']');
-    let (host, port) = match address.rsplit_once(':') {
-        Some((host, port)) if !is_alone => (host, port.parse().map_err(|_| wrong())?),
-        _ => (address, MQTT_PORT),
-    };
-    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
-    // An IPv6 address without brackets could be cut in two ways.
-    if host.is_empty() || bare.is_none() && host.contains(':') {
-        return Err(wrong());
-    }
-    let host = bare.unwrap_or(host);
-    Ok(Broker { host: host.to_owned(), port, version: Version::V311, login: None, tls: None })
-}
-
 /// Topics that are there stay as they are: they are not the demo's.
 fn create_missing_topics(config: &Config) -> Result<(), DemoError> {
     let cluster = Cluster::open(&config.kafka[0])?;
@@ -156,23 +138,18 @@ fn create_missing_topics(config: &Config) -> Result<(), DemoError> {
     Ok(())
 }
 
-fn quoted(text: &str) -> String {
+pub fn quoted(text: &str) -> String {
     toml::Value::from(text).to_string()
 }
 
-fn listener_text(server: &Broker) -> String {
-    format!("[[source.listener]]\nname = \"plant\"\nlisten = \"{}:{}\"\n", server.host, server.port)
-}
-
-fn broker_text(broker: &Broker) -> String {
-    let (host, port) = (quoted(&broker.host), broker.port);
-    format!(
-        "[[source.mqtt]]\nname = \"plant\"\nhost = {host}\nport = {port}\nversion = \"3.1.1\"\nbackoff_min = \"50ms\"\n"
-    )
-}
-
 /// A configuration as a person would write it, with the least that is needed.
-fn config_text(instance: &str, dir: &Path, source: &str, bootstrap_servers: &str) -> String {
+fn config_text(instance: &str, dir: &Path, entry: &Entry, bootstrap_servers: &str) -> String {
+    let (sources, route) = (entry.sources(instance), entry.route(instance));
+    let (lane, when) = if entry.is_serial() {
+        ("# Committed first, and then to Kafka: no device on a serial line says anything twice.", "when = \"always\"")
+    } else {
+        ("# Straight to Kafka; through the spool only while Kafka does not answer.", "when = \"offline\"")
+    };
     let topics = TOPICS.map(|(name, n)| format!("[[topic]]\nname = {}\npartitions = {n}\n", quoted(name))).join("\n");
     format!(
         r#"# Written by `forebay demo`.
@@ -182,17 +159,14 @@ name = "demo-{instance}"
 state_dir = {dir}
 runtime_dir = {dir}
 
-{source}
+{sources}
 [[route]]
-filter = "forebay-demo/{instance}/{{line}}/{{equipment}}/status"
 kafka_topic = "{TOPIC}"
-key = "{{equipment}}"
-timestamp = {{ pointer = "/timestamp", format = "rfc3339" }}
-
-# Straight to Kafka; through the spool only while Kafka does not answer.
+{route}
+{lane}
 [[lane]]
 name = "default"
-when = "offline"
+{when}
 
 [kafka.main]
 bootstrap_servers = {servers}
@@ -215,43 +189,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_configuration_is_valid_and_takes_what_the_devices_publish() {
-        let sources = [
-            listener_text(&Broker::plain(([127, 0, 0, 1], 1883).into())),
-            broker_text(&broker_at("localhost").unwrap()),
-        ];
-        sources.iter().for_each(|source| check_config(source));
+    fn the_configuration_is_valid_and_takes_what_the_devices_say() {
+        let dir = Path::new("/tmp/it's \"here\"");
+        let listener = Entry::Listener(Broker::plain(([127, 0, 0, 1], 1883).into()));
+        for entry in [listener, Entry::Broker(broker_at("localhost").unwrap()), Entry::lines(dir)] {
+            check_config(dir, &entry);
+        }
     }
 
-    fn check_config(source: &str) {
-        let text = config_text("4f1c", Path::new("/tmp/it's \"here\""), source, "127.0.0.1:9092");
+    fn check_config(dir: &Path, entry: &Entry) {
+        let text = config_text("4f1c", dir, entry, "127.0.0.1:9092");
         let loaded = config::parse_str("demo.toml", &text).unwrap();
         // One Kafka broker is all that the demo has; nothing else about it may be unwise.
         let expected = |warning: &config::Problem| warning.message.contains("in one broker's memory");
         assert!(loaded.warnings.iter().all(expected), "{:?}", loaded.warnings);
         let config = loaded.config;
-        assert_eq!(config.mqtt_sources.len() + config.listeners.len(), 1);
-        assert_eq!(config.gateway.state_dir, Path::new("/tmp/it's \"here\""));
+        let doors = config.mqtt_sources.len() + config.listeners.len() + config.serial_sources.len();
+        assert_eq!(doors as u64, entry.doors());
+        assert_eq!(config.gateway.state_dir, dir);
         assert!(config.http.listen.is_none());
         let names: Vec<&str> = config.topics.iter().map(|topic| topic.name.as_str()).collect();
         assert!(names.contains(&config.events.topic.as_str()), "{names:?}");
-        let filter = Stage::device_topic().replace("{instance}", "4f1c");
-        assert!(text.contains(&format!("filter = \"{filter}\"")), "{text}");
-    }
-
-    #[test]
-    fn addresses_are_read() {
-        let check = |text: &str, host: &str, port: u16| {
-            let broker = broker_at(text).unwrap();
-            assert_eq!((broker.host.as_str(), broker.port), (host, port), "{text}");
-        };
-        check("plant-broker", "plant-broker", 1883);
-        check("10.0.0.7:11883", "10.0.0.7", 11883);
-        check("[::1]:1884", "::1", 1884);
-        check("[::1]", "::1", 1883);
-        for bad in ["", ":1883", "host:port", "host:70000", "fe80::1"] {
-            assert!(broker_at(bad).is_err(), "{bad}");
-        }
+        let topic = Stage::device_topic().replace("{instance}", "4f1c");
+        let route = config.routes[0].filter.as_str();
+        assert!(route == topic || entry.is_serial() && route == "forebay-demo/4f1c/{line}", "{route}");
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::DemoArgs;
+use super::entry::Entry;
 use super::play::{DEVICES, EQUIPMENTS};
 use super::stage::Stage;
 use crate::cli::exit;
@@ -90,14 +91,22 @@ impl fmt::Display for Verdict {
 pub struct Story {
     out: Box<dyn Write>,
     json: bool,
-    has_broker: bool,
+    way: &'static Way,
 }
 
-/// The way of a reading, and what the first two columns count.
+/// The way of a reading, what the first two columns count, and what a person reads of it.
 struct Way {
     picture: &'static str,
     published: &'static str,
-    confirmed_to: &'static str,
+    acknowledged: &'static str,
+    well: &'static str,
+    /// What Forebay does while Kafka is away.
+    away: &'static str,
+    /// What becomes of the lane when Kafka is back.
+    back: &'static str,
+    question: &'static str,
+    /// Who has what was not acknowledged at the end, and what that means.
+    held_back: &'static str,
 }
 
 const STRAIGHT: Way = Way {
@@ -106,7 +115,12 @@ const STRAIGHT: Way = Way {
                          +--> spool ---+
                               (a file on this disk)",
     published: "sent",
-    confirmed_to: "device",
+    acknowledged: "readings that Forebay has confirmed to the device: each is in Kafka or in the spool",
+    well: STRAIGHT_TO_KAFKA,
+    away: KEEPS_ACKNOWLEDGING,
+    back: DIRECT_AGAIN,
+    question: ACKNOWLEDGED,
+    held_back: "are still with the devices: never acknowledged, never lost by Forebay",
 };
 
 const THROUGH_A_BROKER: Way = Way {
@@ -115,31 +129,63 @@ const THROUGH_A_BROKER: Way = Way {
                                           +--> spool ---+
                                                (a file on this disk)",
     published: "handed to the broker",
-    confirmed_to: "broker",
+    acknowledged: "readings that Forebay has confirmed to the broker: each is in Kafka or in the spool",
+    well: STRAIGHT_TO_KAFKA,
+    away: KEEPS_ACKNOWLEDGING,
+    back: DIRECT_AGAIN,
+    question: ACKNOWLEDGED,
+    held_back: "are still with the broker: never acknowledged, never lost by Forebay",
 };
+
+const ON_LINES: Way = Way {
+    picture: "--serial--> Forebay ---> spool ---> Kafka
+                                   (a file on this disk)",
+    published: "written on their lines",
+    acknowledged: "readings that are safe: each is in Kafka or in the spool. No device on a line hears of it",
+    well: "Each reading is written to disk first, since nobody sends it again, and then goes to Kafka.",
+    away: "The devices go on, as no serial line can wait. Their readings are safe on disk.",
+    back: "The spool drains in order.",
+    question: "Is every reading that was accepted in Kafka?",
+    held_back: "were on the lines and not accepted: nobody sends them again",
+};
+
+const STRAIGHT_TO_KAFKA: &str = "Readings go straight to Kafka; none is written to disk.";
+const KEEPS_ACKNOWLEDGING: &str = "Forebay keeps acknowledging, now because the readings are safe on disk.";
+const DIRECT_AGAIN: &str = "The spool drains in order; after 10 s without trouble the lane is direct again.";
+const ACKNOWLEDGED: &str = "Is every acknowledged reading in Kafka?";
 
 const HEAD: &str = "    time   published   acknowledged   in spool   in Kafka   lane";
 
 impl Story {
-    /// `has_broker`: a broker stands between the devices and the gateway.
-    pub fn new(json: bool, has_broker: bool) -> Self {
+    pub fn new(json: bool, entry: &Entry) -> Self {
         let out: Box<dyn Write> = if json { Box::new(std::io::stderr()) } else { Box::new(std::io::stdout()) };
-        Self { out, json, has_broker }
+        let way = match entry {
+            Entry::Listener(_) => &STRAIGHT,
+            Entry::Broker(_) => &THROUGH_A_BROKER,
+            Entry::Lines(_) => &ON_LINES,
+        };
+        Self { out, json, way }
     }
 
     pub fn opening(&mut self, stage: &Stage, args: &DemoArgs) {
-        let at = format!("{}:{}", stage.server.host, stage.server.port);
-        let server = if stage.has_broker { format!("Broker: {at}") } else { format!("Forebay listens at {at}") };
+        let door = match &stage.entry {
+            Entry::Listener(server) => format!("Forebay listens at {}:{}", server.host, server.port),
+            Entry::Broker(server) => format!("Broker: {}:{}", server.host, server.port),
+            Entry::Lines(ports) => {
+                let folder = ports.first().and_then(|port| port.parent()).unwrap_or(Path::new("/"));
+                format!("Their ports are in {}", folder.display())
+            }
+        };
         let kafka = if stage.kafka.is_some() { "inside this program" } else { stage.bootstrap_servers.as_str() };
-        let Way { picture, published, confirmed_to } = if stage.has_broker { THROUGH_A_BROKER } else { STRAIGHT };
+        let Way { picture, published, acknowledged, .. } = self.way;
         self.say(&format!(
             "
   {DEVICES} devices {picture}
 
-  {DEVICES} devices with {EQUIPMENTS} machines each publish {rate} readings/s. {server}. Kafka: {kafka}.
+  {DEVICES} devices with {EQUIPMENTS} machines each publish {rate} readings/s. {door}. Kafka: {kafka}.
 
   published      readings that the devices have {published}
-  acknowledged   readings that Forebay has confirmed to the {confirmed_to}: each is in Kafka or in the spool
+  acknowledged   {acknowledged}
   in spool       readings on disk that are not in Kafka yet
   in Kafka       readings found in Kafka by a reader of its own
   lane           direct: straight to Kafka; spooling: to disk first, and from there to Kafka
@@ -153,21 +199,14 @@ impl Story {
 
     /// The headline of a phase, and the columns where lines follow.
     pub fn phase(&mut self, phase: Phase, embedded: bool) {
+        let Way { well, away, back, question, .. } = self.way;
         let text = match (phase, embedded) {
-            (Phase::Well, _) => "1. All is well. Readings go straight to Kafka; none is written to disk.",
-            (Phase::Away, true) => {
-                "2. Kafka is taken away. Forebay keeps acknowledging, now because the readings are safe on disk."
-            }
-            (Phase::Away, false) => {
-                "2. Your turn: take your Kafka away. Forebay keeps acknowledging, because the readings are safe on disk."
-            }
-            (Phase::Back, true) => {
-                "3. Kafka is back. The spool drains in order; after 10 s without trouble the lane is direct again."
-            }
-            (Phase::Back, false) => {
-                "3. Bring your Kafka back. The spool drains in order; after 10 s without trouble the lane is direct again."
-            }
-            (Phase::Count, _) => "4. The devices stop. Is every acknowledged reading in Kafka?",
+            (Phase::Well, _) => format!("1. All is well. {well}"),
+            (Phase::Away, true) => format!("2. Kafka is taken away. {away}"),
+            (Phase::Away, false) => format!("2. Your turn: take your Kafka away. {away}"),
+            (Phase::Back, true) => format!("3. Kafka is back. {back}"),
+            (Phase::Back, false) => format!("3. Bring your Kafka back. {back}"),
+            (Phase::Count, _) => format!("4. The devices stop. {question}"),
         };
         self.say(&format!("\n{text}"));
         if phase != Phase::Count {
@@ -202,10 +241,7 @@ impl Story {
     pub fn verdict(&mut self, verdict: &Verdict) {
         let held_back = verdict.published.saturating_sub(verdict.acknowledged);
         if held_back > 0 {
-            let holder = if self.has_broker { "broker" } else { "devices" };
-            self.say(&format!(
-                "   {held_back} readings are still with the {holder}: never acknowledged, never lost by Forebay"
-            ));
+            self.say(&format!("   {held_back} readings {}", self.way.held_back));
         }
         if verdict.repeated > 0 {
             self.say("   A repeated record has the id of the first one (header forebay-id): a consumer can drop it.");

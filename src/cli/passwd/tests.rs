@@ -72,6 +72,14 @@ fn a_password_is_one_line() {
     assert_eq!(read(&[b'x'; 5000]), Err(exit::DATAERR));
 }
 
+#[test]
+fn what_ends_the_lines_of_others_stays() {
+    let text = "#\r\r\nbob:1\r\nanna:2\r\ncarl:3";
+    assert_eq!(with_line(text, "anna", Some("anna:new")), "#\r\r\nbob:1\r\nanna:new\ncarl:3\n");
+    assert_eq!(with_line(text, "dora", Some("dora:4")), "#\r\r\nbob:1\r\nanna:2\r\ncarl:3\ndora:4\n");
+    assert_eq!(with_line(text, "anna", None), "#\r\r\nbob:1\r\ncarl:3\n");
+}
+
 proptest! {
     #[test]
     fn only_the_users_own_lines_change(

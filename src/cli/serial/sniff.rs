@@ -89,6 +89,7 @@ fn of_port(args: &SniffArgs) -> Plan {
             flow_control: FlowControl::None,
             exclusive: true,
             dtr: None,
+            rs485: None,
         },
         frame: FrameSpec { framing, checksum: None, max: 4096, timeout: Some(Duration::from_secs(1)) },
         decoder: Decoder::Raw,
@@ -136,7 +137,7 @@ fn shown(found: &Found<'_>, decoder: &Decoder, since: Duration) -> Vec<String> {
             lines.extend(frame.chunks(16).map(|row| format!("             {}", hex(row))));
             if !matches!(decoder, Decoder::Raw) {
                 let mut json = Vec::new();
-                let decoded = decoder.decode(frame, &mut json);
+                let decoded = decoder.decode(frame).map(|decoded| decoded.write(&mut json));
                 let said = decoded.map_or_else(|e| format!("cannot be decoded: {e}"), |()| text(&json));
                 lines.push(format!("             {said}"));
             }

@@ -14,7 +14,7 @@
 //! broker was away for too long or refused it; 75 stopped before everything was acknowledged.
 
 pub mod args;
-mod clock;
+pub mod clock;
 pub mod devices;
 mod dice;
 pub mod faults;

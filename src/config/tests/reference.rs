@@ -109,7 +109,10 @@ fn documented() -> Vec<String> {
     let mut paths = Vec::new();
     for line in uncommented().lines() {
         if line.starts_with('[') {
-            section = line.trim_matches(['[', ']']).replace("kafka.main", "kafka.NAME");
+            section = line
+                .trim_matches(['[', ']'])
+                .replace("kafka.main", "kafka.NAME")
+                .replace("fields.temperature", "fields.NAME");
         } else if let Some((key, value)) = line.split_once(" = ").filter(|_| !line.starts_with('#')) {
             paths.push(format!("{section}.{key}"));
             let inner = value.split(['{', ',']).filter_map(|part| part.split_once(" = "));

@@ -1,6 +1,9 @@
 //! Serial lines: what a person may write, what is found, and what it does to the lanes.
 
+use std::time::Duration;
+
 use crate::config::{When, parse_str};
+use crate::intake::exception::{Deadband, Rule};
 use crate::intake::serial::decode::Decoder;
 use crate::intake::serial::device::PortName;
 use crate::intake::serial::frame::Framing;
@@ -55,6 +58,18 @@ const MISTAKES: &[(&str, &[&str])] = &[
     ("decode = { kind = \"regex\", pattern = '(?<a>\\d{500}){500}' }", &["invalid `pattern`"]),
     ("decode = { kind = \"regex\", pattern = '(?<a>.)', fields = [{ name = \"b\" }] }", &["has no group \"b\""]),
     ("decode = { kind = \"text\", fields = [{ name = \"b\" }] }", &["`fields` has no effect"]),
+    ("report = { deadband = 1 }", &["raw frames have no fields", "add [source.serial.decode]"]),
+    ("report = { ignore = \"time\" }", &["raw frames have no fields"]),
+    ("report = { min_interval = \"20m\" }", &["`min_interval` is longer than `max_interval`"]),
+    ("report = { max_interval = \"1ms\" }", &["`max_interval` is out of bounds"]),
+    ("decode = { kind = \"text\" }\nreport = { deadband = -1 }", &["`deadband` is out of bounds"]),
+    ("decode = { kind = \"text\" }\nreport = { deadband = \"101%\" }", &["`deadband` is out of bounds", "\"100%\""]),
+    ("decode = { kind = \"text\" }\nreport = { deadband = \"1 K\" }", &["neither a number nor a percentage: \"1 K\""]),
+    ("decode = { kind = \"text\" }\nreport = { fields = { test = { deadband = 1 } } }", &["did you mean \"text\"?"]),
+    ("decode = { kind = \"text\" }\nreport = { per = [\"station\"] }", &["no reading has a field \"station\"", "text"]),
+    ("unacked_bytes_max = \"8MiB\"\nreport = {}", &["the lines ask for 8256KiB", "intake memory is 8MiB"]),
+    ("rs485 = { delay_before_send = \"101ms\" }", &["`delay_before_send` is out of bounds", "to 100ms"]),
+    ("rs485 = {}\nflow_control = \"hardware\"", &["both use RTS", "remove `flow_control`"]),
     ("poll = [{ interval = \"1s\" }]", &["`query` is missing"]),
     ("poll = [{ query = \"x\" }]", &["`interval` is missing"]),
     ("poll = [{ query = \"\", interval = \"1s\" }]", &["`query` is empty"]),
@@ -116,6 +131,27 @@ fn names_are_unique_over_all_kinds_of_sources() {
     assert!(said.contains("the source \"plant\" is defined twice"), "{said}");
     let route = with("name = \"scale\"").replace("filter", "source = \"scale\"\nfilter");
     assert!(parse_str("gateway.toml", &route).is_ok(), "a route may name a line");
+}
+
+#[test]
+fn what_is_worth_sending_is_read_as_it_is_written() {
+    let read = source(
+        "rs485 = { rts_on_send = false, delay_after_send = \"2ms\" }\n\
+         decode = { kind = \"csv\", fields = [{ name = \"a\" }, { name = \"b\" }, { name = \"c\" }] }\n\
+         report = { deadband = \"1%\", min_interval = \"1s\", max_interval = \"60s\", ignore = \"c\", per = [\"a\"], \
+         fields = { b = { deadband = 0.5, min_interval = \"0s\" } } }\n",
+    );
+    let report = read.report.unwrap();
+    let second = Duration::from_secs(1);
+    assert_eq!(report.rule, Rule { deadband: Deadband::Percent(1.0), min_interval: second });
+    assert_eq!(report.fields["b"], Rule { deadband: Deadband::Absolute(0.5), min_interval: Duration::ZERO });
+    assert_eq!((report.ignore, report.per, report.max_interval), (vec!["c".into()], vec!["a".into()], 60 * second));
+    let rs485 = read.settings.rs485.unwrap();
+    assert_eq!((rs485.rts_on_send, rs485.delay_after_send), (false, 2 * second / 1_000));
+    let plain = source("report = {}").report.unwrap();
+    assert_eq!(plain.rule, Rule { deadband: Deadband::Absolute(0.0), min_interval: Duration::ZERO });
+    assert!(source("").report.is_none() && source("").settings.rs485.is_none());
+    source("decode = { kind = \"nmea\" }\nreport = { ignore = [\"time\", \"fields\"], per = \"sentence\" }");
 }
 
 #[test]

@@ -46,7 +46,7 @@ impl Accounts {
         self.user(&name)
     }
 
-    fn user(&self, name: &str) -> Option<User> {
+    pub fn user(&self, name: &str) -> Option<User> {
         let line = self.passwd.lines().find(|line| line.split(':').next() == Some(name))?;
         let mut fields = line.split(':').skip(2);
         let (uid, primary) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
@@ -92,13 +92,21 @@ impl Rights {
         if self.mode >> 3 & 6 == 6 && self.gid != 0 {
             return format!("`usermod -aG {} {}`, then restart the service", self.group, user.name);
         }
-        let device = path.file_name().unwrap_or_default().to_string_lossy();
         format!(
-            "a udev rule, such as SUBSYSTEM==\"tty\", KERNEL==\"{device}\", GROUP=\"dialout\", MODE=\"0660\", and \
+            "a udev rule, such as SUBSYSTEM==\"tty\", KERNEL==\"{}\", GROUP=\"dialout\", MODE=\"0660\", and \
              `usermod -aG dialout {}`",
+            kernel_name(path),
             user.name
         )
     }
+}
+
+/// What udev matches: the name of the device behind a link. Adapters get whatever number is free.
+fn kernel_name(path: &Path) -> String {
+    let device = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let name = device.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let kind = name.trim_end_matches(|c: char| c.is_ascii_digit());
+    if ["ttyUSB", "ttyACM"].contains(&kind) { format!("{kind}[0-9]*") } else { name }
 }
 
 #[cfg(test)]
@@ -131,6 +139,12 @@ mod tests {
         assert_eq!(usual.help(path, &forebay), "`usermod -aG dialout forebay`, then restart the service");
         let closed = rights(0, 0, 0o600);
         assert!(!closed.allow(&anna) && closed.help(path, &forebay).contains("KERNEL==\"ttyS1\""));
+        let folder = tempfile::tempdir().unwrap();
+        let (device, link) = (folder.path().join("ttyUSB3"), folder.path().join("usb-maker_model_A5-if00-port0"));
+        std::fs::write(&device, "").unwrap();
+        std::os::unix::fs::symlink(&device, &link).unwrap();
+        let told = closed.help(&link, &forebay);
+        assert!(told.contains("KERNEL==\"ttyUSB[0-9]*\""), "what udev knows, not the link: {told}");
         assert!(rights(990, 990, 0o600).allow(&forebay) && rights(0, 0, 0o666).allow(&forebay));
         assert!(!rights(0, 20, 0o640).allow(&anna), "reading alone does not open a port");
         assert!(accounts().user("nobody").is_none());

@@ -7,6 +7,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 
+use super::decode::{DecodeError, Decoded};
 use super::frame::{Deframer, Found};
 use super::health::Health;
 use super::port::Port;
@@ -16,6 +17,7 @@ use crate::faults;
 use crate::intake::feed::{Feeder, Taken, add};
 use crate::intake::line::LineEvent;
 use crate::intake::poll::{Turned, Turns};
+use crate::intake::report::Reporter;
 use crate::record::Arrival;
 
 /// One read: some 180 ms of a line at 115,200 baud. What one read holds is taken in even if the gate closes meanwhile.
@@ -40,6 +42,7 @@ pub(super) struct Line<'a> {
     source: &'a SerialPort,
     port: Port,
     feeder: &'a mut Feeder,
+    reporter: &'a mut Reporter,
     health: &'a mut Health,
     deframer: Deframer,
     /// Of the last byte.
@@ -56,6 +59,7 @@ impl<'a> Line<'a> {
         source: &'a SerialPort,
         port: Port,
         feeder: &'a mut Feeder,
+        reporter: &'a mut Reporter,
         health: &'a mut Health,
         zero: Instant,
     ) -> Self {
@@ -65,6 +69,7 @@ impl<'a> Line<'a> {
             source,
             port,
             feeder,
+            reporter,
             health,
             deframer: Deframer::new(config.frame.clone()),
             heard_at: Instant::now(),
@@ -96,26 +101,34 @@ impl<'a> Line<'a> {
         }
     }
 
+    /// What waits for its interval goes now: nobody knows when the line is back.
     fn end(&mut self, ended: Ended) -> Ended {
+        self.interrupt();
+        self.reporter.send_all(self.zero.elapsed(), self.feeder);
+        self.feeder.hand_over();
+        ended
+    }
+
+    fn interrupt(&mut self) {
         let lines = &self.source.lines;
         self.deframer.interrupt(&mut |found| {
             if let Found::Noise(bytes) = found {
                 add(&lines.noise_bytes, bytes as u64);
             }
         });
-        ended
     }
 
     /// The next thing to be done without anything being heard.
     fn due_at(&self) -> Option<Instant> {
         let frame = self.deframer.patience().map(|patience| self.heard_at + patience);
         let silence = self.health.silent_at().map(|at| self.zero + at);
+        let late = self.reporter.due_at().filter(|_| self.feeder.is_open()).map(|at| self.zero + at);
         // Nobody is asked while the answer could not be taken in.
         let turn = match &self.asked {
             Some(asked) => Some(asked.until),
             None => self.turns.next().filter(|_| self.feeder.is_open()).map(|(_, due)| self.zero + due),
         };
-        [frame, silence, turn].into_iter().flatten().min()
+        [frame, silence, late, turn].into_iter().flatten().min()
     }
 
     fn reopened(&mut self, was_open: bool) -> io::Result<()> {
@@ -143,6 +156,7 @@ impl<'a> Line<'a> {
         let mut taker = Taker {
             source: self.source,
             feeder: self.feeder,
+            reporter: self.reporter,
             health: self.health,
             topic: poll.map_or(&self.unasked, |poll| &self.topics[poll]),
             arrival: (self.source.clock)(),
@@ -175,6 +189,10 @@ impl<'a> Line<'a> {
             // Set anew: with nothing heard in between, what is left waits for another full silence.
             self.heard_at = now;
             self.take(None);
+        }
+        if self.feeder.is_open() {
+            self.reporter.send_due(self.zero.elapsed(), self.feeder);
+            self.feeder.hand_over();
         }
         if let Some(event) = self.health.check_silence(self.zero.elapsed()) {
             self.source.tell(event);
@@ -210,7 +228,7 @@ impl<'a> Line<'a> {
     async fn ask(&mut self, poll: usize, tries: u32) -> io::Result<()> {
         // A late answer to an earlier query must not be taken for the answer to this one.
         self.port.clear_input();
-        let _ = self.end(Ended::Asked);
+        self.interrupt();
         let config = self.source.config.polls[poll].clone();
         let written = async {
             self.port.stream.write_all(&config.query).await?;
@@ -229,6 +247,7 @@ impl<'a> Line<'a> {
 struct Taker<'t> {
     source: &'t SerialPort,
     feeder: &'t mut Feeder,
+    reporter: &'t mut Reporter,
     health: &'t mut Health,
     topic: &'t str,
     arrival: Arrival,
@@ -260,25 +279,32 @@ impl Taker<'_> {
     }
 
     fn frame(&mut self, frame: &[u8]) {
-        let decoder = &self.source.config.decoder;
-        let decoded = decoder.decode(frame, &mut self.payload);
-        let cause = decoded.as_ref().err().map(ToString::to_string);
-        let event = match &decoded {
-            Ok(()) => self.health.good(self.now),
-            Err(_) => {
-                add(&self.source.lines.undecoded, 1);
-                self.health.noise(frame.len(), "frames that cannot be decoded")
+        match self.source.config.decoder.decode(frame) {
+            Ok(decoded) => {
+                let event = self.health.good(self.now);
+                event.into_iter().for_each(|event| self.source.tell(event));
+                self.good += 1;
+                self.pass(decoded);
             }
-        };
+            Err(error) => self.unfit(frame, &error),
+        }
+    }
+
+    fn pass(&mut self, decoded: Decoded<'_>) {
+        decoded.write(&mut self.payload);
+        let content_type = self.source.config.decoder.content_type();
+        let taken =
+            Taken { topic: self.topic, payload: &self.payload, content_type, arrival: self.arrival, unfit: None };
+        self.reporter.pass(self.now, "", decoded, taken, self.feeder);
+    }
+
+    fn unfit(&mut self, frame: &[u8], error: &DecodeError) {
+        add(&self.source.lines.undecoded, 1);
+        let event = self.health.noise(frame.len(), "frames that cannot be decoded");
         event.into_iter().for_each(|event| self.source.tell(event));
-        self.good += usize::from(decoded.is_ok());
-        self.feeder.take(Taken {
-            topic: self.topic,
-            payload: if decoded.is_ok() { &self.payload } else { frame },
-            content_type: decoder.content_type().filter(|_| decoded.is_ok()),
-            arrival: self.arrival,
-            unfit: cause.as_deref(),
-        });
+        let cause = error.to_string();
+        let (topic, arrival) = (self.topic, self.arrival);
+        self.feeder.take(Taken { topic, payload: frame, content_type: None, arrival, unfit: Some(&cause) });
     }
 }
 

@@ -15,6 +15,7 @@ pub mod frame;
 mod health;
 mod line;
 pub mod port;
+mod rs485;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,6 +27,7 @@ use super::SourceEvent;
 use super::feed::{Feeder, Outlet, add};
 use super::line::{LineCounters, LineEvent, Pauses};
 use super::mqtt::Clock;
+use super::report::Reporter;
 use crate::config::SerialSource;
 use health::Health;
 use line::{Ended, Line};
@@ -50,6 +52,7 @@ impl SerialPort {
         let zero = Instant::now();
         let mut feeder = Feeder::new(&self.config.name, self.outlet.clone(), self.config.unacked_bytes_max);
         let mut health = Health::new(self.config.silence, Duration::ZERO);
+        let mut reporter = Reporter::new(self.config.report.clone(), Arc::clone(&self.lines));
         let mut pauses = Pauses::new(self.config.backoff_min, self.config.backoff_max);
         // `None`: not tried yet. Each change is told once.
         let mut open: Option<bool> = None;
@@ -61,7 +64,7 @@ impl SerialPort {
                     open = Some(true);
                     health.opened(zero.elapsed());
                     let opened = Instant::now();
-                    let mut line = Line::new(&self, port, &mut feeder, &mut health, zero);
+                    let mut line = Line::new(&self, port, &mut feeder, &mut reporter, &mut health, zero);
                     self.set_connected(true);
                     let ended = line.serve(&mut stop).await;
                     self.set_connected(false);

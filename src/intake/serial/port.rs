@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use tokio_serial::{ClearBuffer, DataBits, SerialPort as _, SerialPortBuilder, SerialStream, StopBits};
 
 use super::device::{PortName, SYS};
+use super::rs485;
 use crate::config::{FlowControl, Parity, PortSettings};
 
 /// The line discipline's buffer (N_TTY_BUF_SIZE, less the one byte that is never used): what comes behind is lost, but
@@ -15,6 +16,7 @@ const KERNEL_BUFFER: u32 = 4095;
 /// An open port.
 pub struct Port {
     pub stream: SerialStream,
+    /// What is behind the port's name at this moment.
     pub device: PathBuf,
 }
 
@@ -25,8 +27,12 @@ pub async fn open(name: &PortName, settings: PortSettings) -> Result<Port, Strin
     // Looking through /sys and setting a port up may wait for a driver.
     let opened = tokio::task::spawn_blocking(move || {
         let device = name.find(Path::new(SYS)).map_err(|error| format!("find {name}: {error}"))?;
-        let stream = SerialStream::open(&builder(&device, settings));
-        stream.map(|stream| Port { stream, device: device.clone() }).map_err(|error| said(&device, &error))
+        // Held until the port is open, so that the driver does not start over in between.
+        let _switched = settings.rs485.map(|wanted| rs485::switch(&device, wanted)).transpose()?;
+        let stream = SerialStream::open(&builder(&device, settings)).map_err(|error| said(&device, &error))?;
+        // A link stays the same, what is behind it may not.
+        let device = device.canonicalize().unwrap_or(device);
+        Ok(Port { stream, device })
     });
     opened.await.unwrap_or_else(|error| Err(format!("open the port: {error}")))
 }

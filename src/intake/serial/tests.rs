@@ -4,7 +4,7 @@
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
@@ -238,6 +238,106 @@ async fn a_kernel_buffer_found_full_is_told() {
     assert_eq!(world.event().await, LineEvent::Overrun);
     assert_eq!(count(&world.lines.overruns), 1);
     world.stop.send(true).unwrap();
+}
+
+const WATCHED: &str =
+    "[source.serial.decode]\nkind = \"csv\"\nfields = [{ name = \"t\", kind = \"float\" }, { name = \"n\" }]\n";
+
+#[tokio::test]
+async fn what_says_nothing_new_is_not_sent_and_counted() {
+    let pty = Pty::open().unwrap();
+    let report = "[source.serial.report]\ndeadband = 0.5\nignore = \"n\"\nmax_interval = \"1h\"\n";
+    let mut world = start(source(pty.port(), &format!("{WATCHED}{report}")));
+    world.opened().await;
+    pty.send(b"20.0,1\n20.4,2\nbroken\n20.4,3\n20.6,4\n20.6,5\n").await.unwrap();
+    assert_eq!(world.json().await["n"], "1");
+    let letter = world.delivery().await;
+    assert!(matches!(letter.fate, Fate::DeadLetter(_)), "what cannot be decoded is never left out: {letter:?}");
+    letter.ack.unwrap().fire();
+    assert_eq!(world.json().await["n"], "4");
+    while count(&world.lines.suppressed) < 3 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(count(&world.counters.readings), 3, "what was left out was never taken in");
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_change_that_came_too_early_is_sent_when_its_interval_ends() {
+    let pty = Pty::open().unwrap();
+    let report = "[source.serial.report]\nmin_interval = \"500ms\"\n";
+    let mut world = start(source(pty.port(), &format!("{WATCHED}{report}")));
+    world.opened().await;
+    pty.send(b"1,a\n2,a\n3,a\n").await.unwrap();
+    assert_eq!(world.json().await["t"], 1.0);
+    let first = Instant::now();
+    // Nothing more is said: the timer alone sends it.
+    assert_eq!(world.json().await["t"], 3.0);
+    assert!(first.elapsed() > Duration::from_millis(400), "{:?}", first.elapsed());
+    assert_eq!(count(&world.lines.suppressed), 1);
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn what_waits_is_sent_when_the_line_or_the_gateway_ends() {
+    let folder = tempfile::tempdir().unwrap();
+    let name = folder.path().join("port");
+    let mut first = Pty::open().unwrap();
+    first.link(&name).unwrap();
+    let mut world = start(source(&name, &format!("{WATCHED}[source.serial.report]\nmin_interval = \"5m\"\n")));
+    world.opened().await;
+    first.send(b"1,a\n2,a\n3,a\n").await.unwrap();
+    assert_eq!(world.json().await["t"], 1.0);
+    // The second has made room for the third, so that the third has been heard.
+    while count(&world.lines.suppressed) < 1 {
+        tokio::task::yield_now().await;
+    }
+    let mut second = Pty::open().unwrap();
+    drop(first);
+    assert_eq!(world.json().await["t"], 3.0);
+    assert!(matches!(world.event().await, LineEvent::Lost { .. }));
+    second.link(&name).unwrap();
+    world.opened().await;
+    second.send(b"3,a\n4,a\n5,a\n").await.unwrap();
+    while count(&world.lines.suppressed) < 3 {
+        tokio::task::yield_now().await;
+    }
+    world.stop.send(true).unwrap();
+    assert_eq!(world.json().await["t"], 5.0, "the first of the new device was not news");
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_driver_that_cannot_switch_is_told_and_the_port_is_not_used() {
+    let pty = Pty::open().unwrap();
+    let mut world = start(source(pty.port(), "rs485 = { delay_before_send = \"1ms\" }\n"));
+    let lost = world.event().await;
+    let wanted = format!("switch {} to RS-485", pty.port().display());
+    let is_told = |reason: &str| reason.starts_with(&wanted) && reason.contains("remove `rs485`");
+    assert!(matches!(&lost, LineEvent::Lost { reason } if is_told(reason)), "{lost:?}");
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_break_and_a_wrong_parity_bit_read_as_a_zero_byte() {
+    use rustix::termios::{InputModes, tcgetattr};
+    let pty = Pty::open().unwrap();
+    for (parity, lines) in [(false, ""), (true, "parity = \"even\"\n")] {
+        let config = source(pty.port(), &format!("exclusive = false\n{lines}"));
+        let port = super::port::open(&config.port, config.settings).await.unwrap();
+        let side = std::fs::File::open(pty.port()).unwrap();
+        let modes = tcgetattr(&side).unwrap().input_modes;
+        // termios(3): with neither of the first two, a break is a zero; with the fourth alone, so is a wrong byte.
+        let of_interest = InputModes::IGNBRK | InputModes::BRKINT | InputModes::PARMRK | InputModes::INPCK;
+        let wanted = if parity { InputModes::INPCK } else { InputModes::empty() };
+        assert_eq!(modes & of_interest, wanted);
+        assert_eq!(
+            modes.contains(InputModes::IGNPAR),
+            !parity,
+            "without parity a byte with a broken frame is left out"
+        );
+        drop(port);
+    }
 }
 
 const POLLED: &str = "topic = \"{source}/{poll}\"\n[[source.serial.poll]]\nname = \"weight\"\nquery = \"W?\\r\"\n\

@@ -88,6 +88,8 @@ impl Lane {
         self.staged.dead.extend(self.dead.extract_if(.., |b| insert || b.stored));
         if insert {
             self.plan_chunk(commit, room);
+            // What made room for it.
+            self.staged.settled.append(&mut self.pending.settled);
         }
         self.staged.dropped.extend(self.dropped.extract_if(.., |d| insert || d.attached.is_empty()));
         commit.settled.extend_from_slice(&self.staged.settled);
@@ -151,14 +153,15 @@ impl Lane {
 
     /// Whether the records may be stored; with `drop-oldest` it makes them fit, as far as anything lies behind the
     /// window.
-    fn fits(&self, commit: &mut Commit, bytes: u64, records: u64, room: u64) -> bool {
-        let history = self.stats.backlog.history_bytes;
-        let held = self.stats.backlog.bytes + history;
+    fn fits(&mut self, commit: &mut Commit, bytes: u64, records: u64, room: u64) -> bool {
+        let backlog = self.stats.backlog;
+        let held = backlog.bytes + backlog.history_bytes + backlog.settling_bytes;
         // A record larger than the limit still goes into an empty lane.
         let over_lane = if held == 0 { 0 } else { (held + bytes).saturating_sub(self.config.max_bytes) };
         let over_bytes = over_lane.max(bytes.saturating_sub(room));
-        let over_records =
-            self.config.max_records.map_or(0, |max| (self.stats.backlog.records + records).saturating_sub(max));
+        let over_bytes = over_bytes.saturating_sub(self.settle_early(over_bytes));
+        let history = self.stats.backlog.history_bytes;
+        let over_records = self.config.max_records.map_or(0, |max| (backlog.records + records).saturating_sub(max));
         if over_bytes == 0 && over_records == 0 {
             return true;
         }
@@ -179,18 +182,24 @@ impl Lane {
 
     /// Undelivered chunks may go where no record of theirs is in memory: behind the window, or, before it, those that
     /// hold only parked records. With `history_only` none may.
-    fn evict_outside_window(&self, commit: &mut Commit, until: EvictUntil, reason: Reason, undelivered_too: bool) {
+    fn evict_outside_window(&mut self, commit: &mut Commit, until: EvictUntil, reason: Reason, undelivered_too: bool) {
         let lane = self.number;
         if !undelivered_too {
             commit.evictions.push(Evict { lane, after: RowId::MAX, before: RowId::MAX, until, reason });
         } else if self.parks.left_behind() && !self.unread {
             // They are the oldest; what is left behind is looked for only when nothing waits behind the window.
             let before = self.window.first_row().unwrap_or(self.last_row + 1);
-            commit.evictions.push(Evict { lane, after: row_base(lane), before, until, reason });
+            self.evict(commit, (row_base(lane), before), until, reason);
         } else {
-            let (after, before) = self.behind_window();
-            commit.evictions.push(Evict { lane, after, before, until, reason });
+            self.evict(commit, self.behind_window(), until, reason);
         }
+    }
+
+    /// Undelivered chunks between two rows.
+    fn evict(&mut self, commit: &mut Commit, (after, before): (RowId, RowId), until: EvictUntil, reason: Reason) {
+        // Held ones look the same in the file.
+        self.settle_between(after, before);
+        commit.evictions.push(Evict { lane: self.number, after, before, until, reason });
     }
 
     /// The oldest rows that are still to be read. A chunk handed over by a `live-first` lane may lie behind them.
@@ -215,17 +224,16 @@ impl Lane {
         }
         if let Some(age) = self.config.max_age.filter(|_| self.unread && !self.reading) {
             let until = EvictUntil::OlderThan(wall_ms - age.as_millis() as i64);
-            let ((after, before), lane, reason) = (self.behind_window(), self.number, Reason::Age);
-            commit.evictions.push(Evict { lane, after, before, until, reason });
+            self.evict(commit, self.behind_window(), until, Reason::Age);
         }
     }
 
     fn plan_purge(&mut self, commit: &mut Commit) {
         (self.purging, self.purge_staged) = (false, true);
-        let (lane, until, reason) = (self.number, EvictUntil::Records(u64::MAX), Reason::Purged);
-        let left_behind = (row_base(lane), self.window.first_row().unwrap_or(self.last_row + 1));
-        for (after, before) in [left_behind, self.behind_window()] {
-            commit.evictions.push(Evict { lane, after, before, until, reason });
+        let (until, reason) = (EvictUntil::Records(u64::MAX), Reason::Purged);
+        let left_behind = (row_base(self.number), self.window.first_row().unwrap_or(self.last_row + 1));
+        for rows in [left_behind, self.behind_window()] {
+            self.evict(commit, rows, until, reason);
         }
     }
 
@@ -253,7 +261,7 @@ impl Lane {
 
     /// A person gives the undelivered up: what waits in memory now, what lies behind it with the next commit. What is
     /// with the producer stays.
-    pub fn purge(&mut self) {
+    pub fn purge(&mut self, now_us: u64) {
         let mut losses: Vec<Loss> = Vec::new();
         // Parked records lie before the cursor.
         self.window.rewind();
@@ -263,12 +271,13 @@ impl Lane {
                 Some(loss) => (loss.last, loss.n) = (sequence, loss.n + 1),
                 None => losses.push(self.purged(run, sequence)),
             }
-            self.settle_held(at);
+            self.settle_held(at, now_us);
         }
         self.stats.lost += losses.iter().map(|l| l.n).sum::<u64>();
         self.dropped.extend(losses.into_iter().map(|loss| Dropped { loss, acks: Vec::new(), attached: Vec::new() }));
         // The ledger tells exactly what is gone, also after a crash: what was purged of a chunk is marked with it.
-        let partly = self.window.chunks().filter(|c| c.unsettled < c.records.len()).map(|c| (c.row, c.bitmap()));
+        let partly =
+            self.window.chunks().filter(|c| c.unsettled < c.records.len()).map(|c| (c.row, self.settling.marks(c)));
         self.pending.bitmaps.extend(partly);
         self.purging = true;
     }
@@ -312,7 +321,7 @@ impl Lane {
             bytes += open.body.len() + RECORD_OVERHEAD;
             unsettled += usize::from(open.stage != Stage::Settled);
             let (sequence, body, stage, sent_us) = (open.sequence, open.body, open.stage, open.sent_us);
-            records.push(HeldRecord { sequence, body, stage, sent_us });
+            records.push(HeldRecord { sequence, body, stage, delivered: None, sent_us });
         }
         Held { row, run: self.run, ordinal: THIS_RUN, records, unsettled, bytes, stored }
     }

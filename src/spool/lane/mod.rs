@@ -20,6 +20,7 @@ mod mode;
 mod park;
 mod read;
 mod send;
+mod settling;
 mod tally;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -29,12 +30,14 @@ use std::collections::VecDeque;
 use super::window::{Attached, Key, Open, RECORD_OVERHEAD, Stage, Window};
 use super::{DeadLetter, Loss, RowId, row_base};
 use crate::config::{self, Delivery as Guarantee, Order, When, WhenFull};
+use crate::forward::marks::Mark;
 use crate::intake::{AckTicket, Fate};
 use crate::ops::histogram::Histogram;
 use crate::record::Body;
 pub use commit::Staged;
 use grace::DeliveryTimes;
 use park::Parks;
+use settling::Settling;
 use tally::Tally;
 
 /// After a failed read: the file is being looked at, or the device is.
@@ -59,7 +62,8 @@ pub enum Sent {
 /// What a delivery report says (step 8), by the four error classes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    Delivered,
+    /// By the partition with this number, where it is known.
+    Delivered(Option<Mark>),
     /// Not delivered, or unknown; worth sending again.
     Again,
     /// The topic refuses: unknown, no right, no leader.
@@ -87,6 +91,11 @@ pub struct LaneStats {
     pub to_spooling: u64,
     pub to_direct: u64,
     pub resent: u64,
+    /// Delivered, and sent again because the broker had lost them.
+    pub sent_again: u64,
+    /// Chunks with delivered records that could not be held as long as `spool.settle` asks for: room was needed, or
+    /// records of a topic that refuses are in them.
+    pub settled_early: u64,
     /// Undelivered and durable.
     pub backlog: Backlog,
     /// Accepted, not durable, in memory.
@@ -120,6 +129,8 @@ pub struct Backlog {
     pub bytes: u64,
     /// Delivered chunks kept as history.
     pub history_bytes: u64,
+    /// Delivered chunks held until the broker must have them on disk.
+    pub settling_bytes: u64,
 }
 
 pub struct Lane {
@@ -145,6 +156,7 @@ pub struct Lane {
     reading: bool,
     in_flight: u64,
     parks: Parks,
+    settling: Settling,
     times: DeliveryTimes,
     late_at: Option<u64>,
     /// When a record came that must not go without a commit.
@@ -251,6 +263,7 @@ impl Lane {
             reading: false,
             in_flight: 0,
             parks: Parks::default(),
+            settling: Settling::new(config.settle),
             times: DeliveryTimes::new(config.grace),
             late_at: None,
             commit_first_at: None,

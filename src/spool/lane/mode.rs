@@ -51,6 +51,7 @@ impl Lane {
         if !self.pending.settled.is_empty() {
             self.pending.settled_us.get_or_insert(now_us);
         }
+        self.let_settled_go(now_us);
         if self.parks.retry_due(now_us) {
             self.retry_parked(now_us);
         }

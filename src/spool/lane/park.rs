@@ -46,6 +46,11 @@ impl Parks {
         self.rewinding |= waited && self.left_behind;
     }
 
+    /// Reads the lane again from its first chunk, once nothing is in flight.
+    pub fn rewind(&mut self) {
+        self.rewinding = true;
+    }
+
     pub fn rewinding(&self) -> bool {
         self.rewinding
     }
@@ -219,7 +224,13 @@ impl Lane {
             if !only_parked(front, &self.parks) {
                 return;
             }
-            let (row, bits) = (front.row, front.bitmap());
+            if front.unsettled == 0 {
+                // Its row goes with a commit, or is held as it is.
+                self.window.pop_front();
+                continue;
+            }
+            let (row, bits) = (front.row, front.settled());
+            self.stats.settled_early += u64::from(self.settling.holds(front));
             let waits = front.records.iter().filter(|r| r.stage == Stage::Waiting);
             let oldest = waits.filter_map(|r| r.body.arrived_ms().ok()).min();
             self.parks.oldest_left_ms = [self.parks.oldest_left_ms, oldest].into_iter().flatten().min();
@@ -236,8 +247,13 @@ impl Lane {
         if self.in_flight > 0 || self.reading || self.staged.open > 0 {
             return;
         }
+        let again = self.settling.finish_again();
         while let Some(held) = self.window.pop_front() {
-            let bits = held.bitmap();
+            if held.unsettled == 0 {
+                continue;
+            }
+            let bits = if again { self.send_all_again(&held) } else { held.settled() };
+            self.stats.settled_early += u64::from(!again && self.settling.holds(&held));
             if bits.iter().any(|b| *b != 0) {
                 self.pending.bitmaps.push((held.row, bits));
             }

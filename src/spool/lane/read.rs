@@ -56,7 +56,11 @@ impl Lane {
             self.last_row = chunk.row;
             // All of it is settled, and its row goes with a commit that is still to come or on its way.
             let goes = |staged: &Staged| staged.settled.iter().any(|(row, _)| *row == chunk.row);
-            if self.window.has_row(chunk.row) || goes(&self.pending) || goes(&self.staged) {
+            if self.window.has_row(chunk.row)
+                || self.settling.has(chunk.row)
+                || goes(&self.pending)
+                || goes(&self.staged)
+            {
                 continue;
             }
             let held = self.hold(chunk);
@@ -76,7 +80,7 @@ impl Lane {
             .map(|(i, (sequence, body))| {
                 bytes += body.len() + RECORD_OVERHEAD;
                 let stage = if bit(&chunk.settled, i) { Stage::Settled } else { Stage::Waiting };
-                HeldRecord { sequence, body, stage, sent_us: 0 }
+                HeldRecord { sequence, body, stage, delivered: None, sent_us: 0 }
             })
             .collect();
         let unsettled = records.iter().filter(|r| r.stage != Stage::Settled).count();

@@ -3,6 +3,7 @@
 use super::{Burial, Lane, Mode, Outcome, Sent, Sink, THIS_RUN};
 use crate::clock::plausible;
 use crate::config::{Delivery as Guarantee, Order};
+use crate::forward::marks::Mark;
 use crate::record::Body;
 use crate::spool::window::{HeldRecord, Key, Open, RECORD_OVERHEAD, Stage};
 use crate::spool::{DeadLetter, RowId};
@@ -93,9 +94,12 @@ impl Lane {
     pub fn report(&mut self, key: Key, outcome: Outcome, now_us: u64, wall_ms: i64) {
         self.in_flight = self.in_flight.saturating_sub(1);
         self.came_back(key);
+        if let Outcome::Delivered(Some(mark)) = outcome {
+            self.settling.acknowledged(mark, now_us);
+        }
         if let Some(sent_us) = self.sent_us(key) {
             let took = now_us.saturating_sub(sent_us);
-            if outcome == Outcome::Delivered {
+            if matches!(outcome, Outcome::Delivered(_)) {
                 self.times.record(took);
                 self.stats.delivery_us.record(took);
                 self.time_whole(key, now_us, wall_ms);
@@ -132,13 +136,13 @@ impl Lane {
 
     pub(super) fn resolve(&mut self, key: Key, outcome: Outcome, now_us: u64, wall_ms: i64) {
         match outcome {
-            Outcome::Delivered => {
+            Outcome::Delivered(mark) => {
                 self.stats.delivered += 1;
-                if let Some(body) = self.settle(key) {
+                if let Some(body) = self.settle(key, mark, now_us) {
                     self.parks.delivered(&body);
                 }
             }
-            Outcome::Faulty(cause) => self.fault(key, cause, wall_ms),
+            Outcome::Faulty(cause) => self.fault(key, cause, now_us, wall_ms),
             Outcome::Again => {
                 if let Some(body) = self.unsend(key) {
                     self.regroup(&body);
@@ -162,7 +166,7 @@ impl Lane {
     }
 
     /// Step 9 (or 5, for a record that never was on disk). Returns the body, for those who ask for its topic.
-    pub(super) fn settle(&mut self, key: Key) -> Option<Body> {
+    pub(super) fn settle(&mut self, key: Key, mark: Option<Mark>, now_us: u64) -> Option<Body> {
         if let Some(i) = self.find_open(key) {
             let open = &mut self.open[i];
             let body = open.body.clone();
@@ -176,16 +180,17 @@ impl Lane {
             return Some(body);
         }
         let at = self.window.find(key)?;
-        let body = self.window.get(at).body.clone();
-        self.settle_held(at);
+        let record = self.window.get_mut(at);
+        record.delivered = Some(mark);
+        let body = record.body.clone();
+        self.settle_held(at, now_us);
         Some(body)
     }
 
-    pub(super) fn settle_held(&mut self, at: (usize, usize)) {
+    pub(super) fn settle_held(&mut self, at: (usize, usize), now_us: u64) {
         self.tally.records -= i64::from(self.window.get(at).stage != Stage::Settled);
-        let stored = self.window.chunk(at.0).stored;
-        if let Some(row) = self.window.settle(at) {
-            self.retire(row, stored);
+        if self.window.settle(at).is_some() {
+            self.settle_chunk(at.0, now_us);
         }
         self.show_backlog();
         self.window.pop_settled();
@@ -250,7 +255,7 @@ impl Lane {
     }
 
     /// The record's own fault: into the dead letters, in the transaction that settles it.
-    pub(super) fn fault(&mut self, key: Key, cause: String, wall_ms: i64) {
+    pub(super) fn fault(&mut self, key: Key, cause: String, now_us: u64, wall_ms: i64) {
         if let Some(i) = self.find_open(key) {
             let open = &mut self.open[i];
             let (body, ack) = (open.body.clone(), open.ack.take());
@@ -263,7 +268,7 @@ impl Lane {
             let (body, run) = (self.window.get(at).body.clone(), self.window.chunk(at.0).run);
             let letter = self.letter(run, key.sequence, body, cause, wall_ms);
             self.dead.push(Burial { letter, ack: None, attached: None, stored: true });
-            self.settle_held(at);
+            self.settle_held(at, now_us);
         }
     }
 

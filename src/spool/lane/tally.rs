@@ -14,6 +14,8 @@ pub struct Tally {
     pub bytes: i64,
     /// Delivered chunks kept as history.
     pub history_bytes: i64,
+    /// Delivered chunks held until the broker must have them on disk.
+    pub settling_bytes: i64,
 }
 
 impl Tally {
@@ -38,6 +40,7 @@ impl Tally {
             records: shown(self.records),
             bytes: shown(self.bytes),
             history_bytes: shown(self.history_bytes),
+            settling_bytes: shown(self.settling_bytes),
         }
     }
 }

@@ -10,6 +10,7 @@ pub mod text;
 use regex_lite::Regex;
 use serde_json::{Map, Value};
 
+use crate::intake::exception::Content;
 pub use packed::Packed;
 pub use text::{Column, Encoding, Kind};
 
@@ -47,18 +48,40 @@ pub enum DecodeError {
     NotNmea,
 }
 
-impl Decoder {
+/// A frame that has been understood.
+#[derive(Debug)]
+pub enum Decoded<'f> {
+    Raw(&'f [u8]),
+    Fields(Map<String, Value>),
+}
+
+impl Decoded<'_> {
     /// Writes the reading's payload into `out`, which is cleared first.
-    ///
+    pub fn write(&self, out: &mut Vec<u8>) {
+        out.clear();
+        match self {
+            Decoded::Raw(frame) => out.extend_from_slice(frame),
+            // Writing a map with string keys to memory cannot fail.
+            Decoded::Fields(fields) => drop(serde_json::to_writer(out, fields)),
+        }
+    }
+}
+
+impl From<Decoded<'_>> for Content {
+    fn from(decoded: Decoded<'_>) -> Self {
+        match decoded {
+            Decoded::Raw(frame) => Content::Bytes(frame.to_vec()),
+            Decoded::Fields(fields) => Content::Fields(fields),
+        }
+    }
+}
+
+impl Decoder {
     /// # Errors
     /// [`DecodeError`]: the frame belongs into the dead letters.
-    pub fn decode(&self, frame: &[u8], out: &mut Vec<u8>) -> Result<(), DecodeError> {
-        out.clear();
+    pub fn decode<'f>(&self, frame: &'f [u8]) -> Result<Decoded<'f>, DecodeError> {
         let fields = match self {
-            Decoder::Raw => {
-                out.extend_from_slice(frame);
-                return Ok(());
-            }
+            Decoder::Raw => return Ok(Decoded::Raw(frame)),
             Decoder::Text(encoding) => {
                 Map::from_iter([("text".to_owned(), Value::String(encoding.read(frame)?.trim().to_owned()))])
             }
@@ -67,9 +90,21 @@ impl Decoder {
             Decoder::Nmea => nmea::sentence(frame)?,
             Decoder::Packed(fields) => packed::read(frame, fields)?,
         };
-        // Writing a map with string keys to memory cannot fail.
-        let _ = serde_json::to_writer(out, &Value::Object(with_units(fields, self)));
-        Ok(())
+        Ok(Decoded::Fields(with_units(fields, self)))
+    }
+
+    /// The fields that it can make. `None`: that depends on the frame.
+    pub fn field_names(&self) -> Option<Vec<&str>> {
+        Some(match self {
+            Decoder::Raw => Vec::new(),
+            Decoder::Nmea => return None,
+            Decoder::Text(_) => vec!["text"],
+            Decoder::Csv { columns, .. } => {
+                columns.iter().filter(|c| c.kind != Kind::Skip).map(|c| c.name.as_str()).collect()
+            }
+            Decoder::Regex { pattern, .. } => pattern.capture_names().flatten().collect(),
+            Decoder::Packed(fields) => fields.iter().map(|field| field.name.as_str()).collect(),
+        })
     }
 
     /// The content type of what it makes; `None`: nobody knows.

@@ -8,7 +8,7 @@ use crate::intake::serial::frame::ByteOrder;
 
 fn json_of(decoder: &Decoder, frame: &[u8]) -> Result<Value, DecodeError> {
     let mut out = b"left over".to_vec();
-    decoder.decode(frame, &mut out)?;
+    decoder.decode(frame)?.write(&mut out);
     Ok(serde_json::from_slice(&out).unwrap())
 }
 
@@ -26,7 +26,7 @@ fn weighing() -> Decoder {
 #[test]
 fn raw_is_byte_for_byte_and_text_is_trimmed() {
     let mut out = Vec::new();
-    Decoder::Raw.decode(&[0xff, 0, 1], &mut out).unwrap();
+    Decoder::Raw.decode(&[0xff, 0, 1]).unwrap().write(&mut out);
     assert_eq!(out, [0xff, 0, 1]);
     assert_eq!(json_of(&Decoder::Text(Encoding::Utf8), b" 21.5 \xc2\xb0C\r").unwrap(), json!({"text": "21.5 \u{b0}C"}));
     assert_eq!(json_of(&Decoder::Text(Encoding::Latin1), b"21.5 \xb0C").unwrap(), json!({"text": "21.5 \u{b0}C"}));

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::dice::Dice;
 use super::{Key, Outcome, Sent, Sink};
+use crate::forward::marks::Marks;
 use crate::record::Body;
 
 pub type Partition = (String, u8);
@@ -15,6 +16,9 @@ struct Flying {
     key: Key,
     id: u64,
 }
+
+/// The offset of what was stored, or what became of it.
+type Answer = Result<i64, Outcome>;
 
 /// In flight to one partition, each with its place in the log.
 type Queue = VecDeque<(Flying, (String, Vec<u8>))>;
@@ -31,11 +35,19 @@ pub struct Broker {
     pub poison: Option<u64>,
     pub capacity: usize,
     queues: BTreeMap<Partition, Queue>,
-    reports: BTreeMap<Partition, VecDeque<(Key, Outcome)>>,
+    reports: BTreeMap<Partition, VecDeque<(Key, Answer)>>,
     /// Partitions whose failure nobody has heard of yet: what is sent to them meanwhile fails too, as with a producer
     /// that leaves no gaps.
     sick: BTreeMap<Partition, Outcome>,
+    /// What each partition holds, by offset: id, place in the log, when it was stored.
+    stored: BTreeMap<Partition, Vec<Stored>>,
+    marks: Marks,
+    /// An offset was given twice, and nobody has asked yet.
+    gave_twice: bool,
+    pub now_us: u64,
 }
+
+type Stored = (u64, (String, Vec<u8>), u64);
 
 /// The record's number in the simulation: its payload.
 pub fn id_of(body: &Body) -> u64 {
@@ -57,6 +69,10 @@ impl Broker {
         Broker { dice, poison, capacity, ..Broker::default() }
     }
 
+    pub fn has_reports(&self) -> bool {
+        self.reports.values().any(|reports| !reports.is_empty())
+    }
+
     pub fn flying(&self) -> usize {
         self.queues.values().map(VecDeque::len).sum::<usize>() + self.reports.values().map(VecDeque::len).sum::<usize>()
     }
@@ -76,16 +92,18 @@ impl Broker {
             (may_fail && self.dice.one_in(12)).then_some(Outcome::Again)
         };
         if let Some(outcome) = fails {
-            reports.extend(queue.drain(..).map(|(f, _)| (f.key, outcome.clone())));
+            reports.extend(queue.drain(..).map(|(f, _)| (f.key, Err(outcome.clone()))));
             self.sick.insert(partition, outcome);
         } else if let Some((flying, place)) = queue.pop_front() {
             if is_poison(self.poison, flying.id) {
-                reports.push_back((flying.key, Outcome::Faulty("poison".into())));
+                reports.push_back((flying.key, Err(Outcome::Faulty("poison".into()))));
                 return;
             }
-            self.log.entry(place).or_default().push(flying.id);
+            self.log.entry(place.clone()).or_default().push(flying.id);
             self.delivered.insert(flying.id);
-            reports.push_back((flying.key, Outcome::Delivered));
+            let stored = self.stored.entry(partition).or_default();
+            stored.push((flying.id, place, self.now_us));
+            reports.push_back((flying.key, Ok(stored.len() as i64 - 1)));
         }
     }
 
@@ -93,11 +111,20 @@ impl Broker {
     pub fn report(&mut self) -> Option<(Key, Outcome)> {
         let busy: Vec<Partition> = self.reports.iter().filter(|(_, q)| !q.is_empty()).map(|(p, _)| p.clone()).collect();
         let partition = self.dice.pick(&busy)?.clone();
-        let report = self.reports.get_mut(&partition)?.pop_front()?;
-        if matches!(report.1, Outcome::Again | Outcome::TopicBlocked(_)) {
+        let (key, answer) = self.reports.get_mut(&partition)?.pop_front()?;
+        let outcome = match answer {
+            Ok(offset) => {
+                let topic = format!("{}-{}", partition.0, partition.1).into();
+                let acknowledged = self.marks.acknowledged(&topic, 0, offset);
+                self.gave_twice |= acknowledged.again.is_some();
+                Outcome::Delivered(acknowledged.mark)
+            }
+            Err(outcome) => outcome,
+        };
+        if matches!(outcome, Outcome::Again | Outcome::TopicBlocked(_)) {
             self.recover(&partition);
         }
-        Some(report)
+        Some((key, outcome))
     }
 
     /// The lane has heard of the failure: what it had sent before fails too, what it sends from now on may pass.
@@ -105,8 +132,38 @@ impl Broker {
         let (Some(outcome), Some(queue)) = (self.sick.remove(partition), self.queues.get_mut(partition)) else {
             return;
         };
-        let failed = queue.drain(..).map(|(f, _)| (f.key, outcome.clone()));
+        let failed = queue.drain(..).map(|(f, _)| (f.key, Err(outcome.clone())));
         self.reports.entry(partition.clone()).or_default().extend(failed);
+    }
+
+    /// The power fails where Kafka runs: each partition loses some of what it stored less than `settle` ago.
+    pub fn lose_power(&mut self, settle_us: u64) {
+        for stored in self.stored.values_mut() {
+            let young = stored.iter().rev().take_while(|(.., at)| self.now_us - at < settle_us).count();
+            let keep = stored.len() - self.dice.below(young as u64 + 1) as usize;
+            for (id, place, _) in stored.drain(keep..) {
+                if let Some(log) = self.log.get_mut(&place)
+                    && let Some(at) = log.iter().rposition(|known| *known == id)
+                {
+                    log.remove(at);
+                }
+            }
+        }
+        self.delivered = self.log.values().flatten().copied().collect();
+    }
+
+    /// What has been sent again is known to be so.
+    pub fn take_gave_twice(&mut self) -> bool {
+        if self.gave_twice {
+            self.marks.forget();
+        }
+        std::mem::take(&mut self.gave_twice)
+    }
+
+    /// A new process knows nothing of what the old one was told.
+    pub fn forget_marks(&mut self) {
+        self.marks = Marks::default();
+        self.gave_twice = false;
     }
 
     /// The producer is dropped: what it stored stays stored, and nobody hears of it.

@@ -60,6 +60,10 @@ pub struct World {
     /// Whether anything has happened that may repeat a record or a ledger entry.
     pub crashed: bool,
     pub repeats: bool,
+    /// Kafka has lost records: they come again behind what was delivered since.
+    pub lost_power: bool,
+    /// Chunks that earlier lives of the lane could not hold for long enough.
+    pub settled_early: u64,
 }
 
 fn new_lane(config: &config::Lane, run: u64, last_row: RowId) -> Lane {
@@ -98,6 +102,8 @@ impl World {
             ids: BTreeMap::new(),
             crashed: false,
             repeats: false,
+            lost_power: false,
+            settled_early: 0,
         }
     }
 
@@ -174,6 +180,7 @@ impl World {
 
     pub fn pump(&mut self) {
         let wall_ms = self.wall_ms();
+        self.broker.now_us = self.now_us;
         self.lane.tick(self.now_us);
         self.lane.pump(&mut self.broker, self.now_us, wall_ms);
     }
@@ -286,6 +293,9 @@ impl World {
     pub fn report(&mut self) {
         if let Some((key, outcome)) = self.broker.report() {
             let wall_ms = self.wall_ms();
+            if self.broker.take_gave_twice() {
+                self.lane.send_again();
+            }
             self.lane.report(key, outcome, self.now_us, wall_ms);
         }
     }
@@ -307,8 +317,10 @@ impl World {
         self.answers.clear();
         self.committing = false;
         self.broker.lose_producer();
+        self.broker.forget_marks();
         // Acks that were fired but not fetched have been sent, for all the gateway knows.
         self.check_acks();
+        self.settled_early += self.lane.stats.settled_early;
         let last_row = self.file.rows.keys().next_back().copied().unwrap_or(row_base(LANE));
         self.lane = new_lane(&self.config, self.runs, last_row);
         self.counts = self.file.count();
@@ -350,20 +362,53 @@ impl World {
             10 => self.crash(),
             11 => self.disk_full = true,
             12..14 => self.disk_full = false,
+            14 if self.config.settle.is_some() => self.lose_power(),
             _ => self.purge(),
         }
+    }
+
+    /// What was on its way back from the broker has arrived by then: that it was stored `settle` ago means something.
+    fn lose_power(&mut self) {
+        while self.broker.has_reports() {
+            self.report();
+        }
+        let settle = self.config.settle.unwrap_or_default();
+        self.broker.lose_power(settle.as_micros() as u64);
+        self.repeats = true;
+        self.lost_power = true;
     }
 
     fn purge(&mut self) {
         let held = self.lane.window.chunks().flat_map(|c| &c.records);
         self.purged.extend(held.filter(|r| r.stage == Stage::Waiting).map(|r| id_of(&r.body)));
-        self.lane.purge();
+        self.lane.purge(self.now_us);
     }
 
     /// Kafka and the disk are well, nobody sends any more: everything must leave in bounded time.
     pub fn heal(&mut self) {
         self.broker.blocked.clear();
         self.disk_full = false;
+        if let Some(settle) = self.config.settle {
+            // What each partition acknowledges now shows what it has lost; what it does later proves the rest.
+            for _ in 0..2 {
+                self.accept_everywhere();
+                self.recover();
+                self.now_us += settle.as_micros() as u64;
+            }
+            let early = self.lane.stats.settled_early;
+            self.lane.settle_early(u64::MAX);
+            self.lane.stats.settled_early = early;
+        }
+        self.recover();
+    }
+
+    fn accept_everywhere(&mut self) {
+        for _ in 0..200 {
+            self.accept();
+        }
+    }
+
+    fn recover(&mut self) {
         for _ in 0..3_000 {
             self.now_us += 200_000;
             self.count_all();

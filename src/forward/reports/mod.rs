@@ -1,0 +1,3 @@
+//! What a producer tells.
+
+pub mod kafka;
