@@ -62,6 +62,20 @@ impl Access {
         Ok((Access::Stopped { store: Box::new(store), _lock: lock }, config))
     }
 
+    /// The running gateway and nothing else, without a limit in time: it always answers, or its end closes the connection.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn running(runtime_dir: &Path) -> Result<Access, Failure> {
+        let path = socket_path(runtime_dir);
+        let stream = UnixStream::connect(&path).map_err(|error| {
+            let code =
+                if error.kind() == std::io::ErrorKind::PermissionDenied { exit::NOPERM } else { exit::UNAVAILABLE };
+            Failure::new(code, format!("ask the gateway at {}: {error}; does it run?", path.display()))
+        })?;
+        Ok(Access::Running(BufReader::new(stream)))
+    }
+
     pub fn is_running(&self) -> bool {
         matches!(self, Access::Running(_))
     }

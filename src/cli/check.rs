@@ -25,7 +25,7 @@ pub struct CheckArgs {
 
 /// Problems go to stderr, the summary to stdout; with `--json` everything goes to stdout.
 pub fn run(path: &Path, args: &CheckArgs) -> u8 {
-    let outcome = config::load(path).and_then(with_producers).and_then(listeners::with_files).map(with_rights);
+    let outcome = checked(path);
     let code = outcome.as_ref().map_or_else(|problems| code_of(problems.cause), |_| exit::OK);
     let printed = match (&outcome, args.json) {
         (outcome, true) => print(io::stdout(), &json(outcome)),
@@ -40,6 +40,14 @@ pub fn run(path: &Path, args: &CheckArgs) -> u8 {
     }
 }
 
+/// Loads it and looks at everything that can be looked at without a connection.
+///
+/// # Errors
+/// Everything that is wrong, at once.
+pub(super) fn checked(path: &Path) -> Result<Loaded, Problems> {
+    config::load(path).and_then(with_producers).and_then(listeners::with_files).map(with_rights)
+}
+
 /// What only librdkafka finds: contradicting properties, certificates that are none. Opens no connection.
 fn with_producers(loaded: Loaded) -> Result<Loaded, Problems> {
     let refused = |kafka: &config::Kafka| Some((kafka.name.clone(), try_producer(kafka).err()?));
@@ -47,9 +55,9 @@ fn with_producers(loaded: Loaded) -> Result<Loaded, Problems> {
     if list.is_empty() {
         return Ok(loaded);
     }
-    let state_dir = loaded.config.gateway.state_dir;
+    let config::Gateway { state_dir, runtime_dir, .. } = loaded.config.gateway;
     let list = loaded.warnings.into_iter().chain(list).collect();
-    Err(Problems { list, omitted: 0, cause: Cause::Content, state_dir })
+    Err(Problems { list, omitted: 0, cause: Cause::Content, state_dir, runtime_dir })
 }
 
 /// Whether the serial ports that are there may be opened.

@@ -15,6 +15,8 @@ pub const UNAVAILABLE: u8 = 69;
 pub const SOFTWARE: u8 = 70;
 /// The operating system refused something that should work.
 pub const OSERR: u8 = 71;
+/// A file cannot be made, or is there already.
+pub const CANTCREAT: u8 = 73;
 /// Reading or writing failed.
 pub const IOERR: u8 = 74;
 /// It may work when tried again.

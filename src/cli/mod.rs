@@ -9,13 +9,16 @@ mod check_lines;
 mod demo;
 mod dlq;
 pub mod exit;
+mod init;
 mod kafka;
 mod log;
 mod modbus;
 mod passwd;
+mod reload;
 mod replay;
 mod run;
 mod serial;
+mod service;
 pub mod simulate;
 mod spool;
 mod status;
@@ -25,7 +28,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::config;
 
@@ -44,8 +47,12 @@ struct Cli {
 enum Command {
     /// Run the gateway.
     Run(run::RunArgs),
+    /// Have the running gateway check its configuration and go on with it.
+    Reload,
     /// Check the configuration and show what it comes to.
     Check(check::CheckArgs),
+    /// Write a configuration to begin with to the path of --config.
+    Init(init::InitArgs),
     /// Show what the running gateway does.
     Status(status::StatusArgs),
     /// Look into the spool: what is undelivered, and what was lost.
@@ -70,6 +77,11 @@ enum Command {
     Simulate(Box<simulate::SimulateArgs>),
 }
 
+/// The command line as such, for man pages and completions.
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
 /// Runs what the command line asks for.
 pub fn main() -> ExitCode {
     match Cli::try_parse() {
@@ -81,7 +93,9 @@ pub fn main() -> ExitCode {
 fn run(cli: Cli) -> ExitCode {
     let code = match cli.command {
         Command::Run(args) => run::run(&cli.config, &args),
+        Command::Reload => reload::run(&cli.config),
         Command::Check(args) => check::run(&cli.config, &args),
+        Command::Init(args) => init::run(&cli.config, &args),
         Command::Status(args) => status::run(&cli.config, &args),
         Command::Spool(command) => spool::run(&cli.config, &command),
         Command::Dlq(command) => dlq::run(&cli.config, &command),

@@ -1,19 +1,9 @@
-//! `forebay run`: the service. Loads the config (or goes on with the last good one), starts the gateway, tells systemd,
-//! waits for a signal, drains.
+//! `forebay run`: loads the config, or goes on with the last good one, and hands over to the service.
 
 use std::path::Path;
-use std::sync::mpsc::sync_channel;
-use std::time::Duration;
 
-use sd_notify::NotifyState;
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
-
-use super::{exit, log};
+use super::{exit, log, service};
 use crate::config::{self, Loaded, Problems};
-use crate::gateway::inbox::Ask;
-use crate::gateway::{Gateway, GatewayError};
-use crate::spool::owner::Request;
 
 #[derive(Debug, clap::Args)]
 pub struct RunArgs {
@@ -21,9 +11,6 @@ pub struct RunArgs {
     #[arg(long)]
     strict: bool,
 }
-
-/// How long a stage may take to answer a watchdog tick: far beyond any fsync that still comes back.
-const TICK_PATIENCE: Duration = Duration::from_secs(60);
 
 pub fn run(path: &Path, args: &RunArgs) -> u8 {
     let loaded = match load(path, args.strict) {
@@ -35,7 +22,7 @@ pub fn run(path: &Path, args: &RunArgs) -> u8 {
     };
     die_of_any_panic();
     match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime.block_on(serve(loaded)),
+        Ok(runtime) => runtime.block_on(service::serve(path, loaded)),
         Err(error) => {
             eprintln!("failed to start the runtime: {error}");
             exit::OSERR
@@ -69,38 +56,15 @@ fn load(path: &Path, strict: bool) -> Result<Loaded, Problems> {
     }
 }
 
-fn save(loaded: &Loaded) -> Result<(), String> {
+pub(super) fn save(loaded: &Loaded) -> Result<(), String> {
     let dir = &loaded.config.gateway.state_dir;
     std::fs::create_dir_all(dir).map_err(|e| format!("create {}: {e}", dir.display()))?;
     config::save_last_good(dir, loaded).map_err(|e| e.to_string())
 }
 
-fn tell_warnings(loaded: &Loaded) {
+pub(super) fn tell_warnings(loaded: &Loaded) {
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
-    }
-}
-
-async fn serve(loaded: Loaded) -> u8 {
-    let gateway = match Gateway::start(loaded.config) {
-        Ok(gateway) => gateway,
-        Err(error) => {
-            tracing::error!("failed to {error}");
-            return exit::TEMPFAIL;
-        }
-    };
-    let (stop, stopped) = watch::channel(false);
-    tokio::spawn(wait_for_signal(stop));
-    tokio::spawn(feed_watchdog(gateway.inbox(), gateway.requests()));
-    match gateway.run(stopped, || drop(sd_notify::notify(&[NotifyState::Ready]))).await {
-        Ok(()) => {
-            tracing::info!("stopped");
-            exit::OK
-        }
-        Err(error @ (GatewayError::Start(_) | GatewayError::Died(_))) => {
-            tracing::error!("failed to {error}");
-            exit::SOFTWARE
-        }
     }
 }
 
@@ -112,43 +76,4 @@ fn die_of_any_panic() {
         say(info);
         std::process::abort();
     }));
-}
-
-async fn wait_for_signal(stop: watch::Sender<bool>) {
-    let hangup = signal(SignalKind::hangup());
-    let (Ok(mut term), Ok(mut int), Ok(mut hangup)) =
-        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), hangup)
-    else {
-        return;
-    };
-    loop {
-        tokio::select! {
-            _ = term.recv() => break,
-            _ = int.recv() => break,
-            // Unhandled it would end the process without a drain.
-            _ = hangup.recv() => tracing::warn!("there is no reload; restart the service to use a new configuration"),
-        }
-    }
-    let _ = sd_notify::notify(&[NotifyState::Stopping]);
-    let _ = stop.send(true);
-}
-
-/// Each stage answers a tick through its own queue: a stuck one stops the feeding, and systemd restarts us. An idle or
-/// offline stage answers at once, and a slow fsync within the patience.
-async fn feed_watchdog(
-    inbox: std::sync::Arc<crate::gateway::inbox::Inbox>,
-    spool: std::sync::mpsc::SyncSender<Request>,
-) {
-    let Some(interval) = sd_notify::watchdog_enabled() else { return };
-    loop {
-        let (hub, spool_tick) = (sync_channel(1), sync_channel(1));
-        let asked = inbox.ask(Ask::Tick(hub.0)).is_ok() && spool.try_send(Request::Tick(spool_tick.0)).is_ok();
-        let answered = tokio::task::spawn_blocking(move || {
-            hub.1.recv_timeout(TICK_PATIENCE).is_ok() && spool_tick.1.recv_timeout(TICK_PATIENCE).is_ok()
-        });
-        if asked && answered.await.unwrap_or(false) {
-            let _ = sd_notify::notify(&[NotifyState::Watchdog]);
-        }
-        tokio::time::sleep(interval / 3).await;
-    }
 }

@@ -61,7 +61,7 @@ pub use surroundings::Surroundings;
 use file::ConfigFile;
 use problem::{Findings, Place, SourceText, Texts};
 use reader::{Reader, Table};
-use resolve::{Resolver, STATE_DIR};
+use resolve::{RUNTIME_DIR, Resolver, STATE_DIR};
 use surroundings::Machine;
 
 /// Where the package installs the configuration.
@@ -115,17 +115,16 @@ fn read_and_resolve(
 ) -> Result<Loaded, Problems> {
     let unreadable = found.has_errors();
     let (file, whole) = read_files(&texts, &mut found, surroundings);
-    let state_dir = file.gateway.0.as_ref().and_then(|at| at.value.state_dir.value().cloned());
-    let state_dir = PathBuf::from(state_dir.unwrap_or_else(|| STATE_DIR.to_owned()));
+    let folders = Folders::of(&file);
     if unreadable || !whole {
         // What could not be read would be missed everywhere: only what was found so far is true.
-        return Err(problems(found, &texts, cause, state_dir));
+        return Err(problems(found, &texts, cause, folders));
     }
     let own = texts.0.len();
     let maps = modbus_map::read(&file, &mut texts, &mut found, surroundings);
     let (config, found) = resolve::resolve(file, &maps, Resolver { found, texts: &texts, surroundings });
     if found.has_errors() {
-        return Err(problems(found, &texts, cause, state_dir));
+        return Err(problems(found, &texts, cause, folders));
     }
     let (warnings, _) = found.into_problems(&texts);
     // A register map belongs to what refers to it: it is no part of the configuration's own text.
@@ -133,9 +132,27 @@ fn read_and_resolve(
     Ok(Loaded { config, warnings, texts })
 }
 
-fn problems(found: Findings, texts: &Texts, cause: Cause, state_dir: PathBuf) -> Problems {
+/// Where a wrong configuration, as far as it could be read, says that things are.
+struct Folders {
+    state: PathBuf,
+    runtime: PathBuf,
+}
+
+impl Folders {
+    fn of(file: &ConfigFile) -> Self {
+        let table = file.gateway.0.as_ref().map(|at| &at.value);
+        let state = table.and_then(|table| table.state_dir.value().cloned());
+        let runtime = table.and_then(|table| table.runtime_dir.value().cloned());
+        Folders {
+            state: state.map_or_else(|| STATE_DIR.into(), PathBuf::from),
+            runtime: runtime.map_or_else(|| RUNTIME_DIR.into(), PathBuf::from),
+        }
+    }
+}
+
+fn problems(found: Findings, texts: &Texts, cause: Cause, folders: Folders) -> Problems {
     let (list, omitted) = found.into_problems(texts);
-    Problems { list, omitted, cause, state_dir }
+    Problems { list, omitted, cause, state_dir: folders.state, runtime_dir: folders.runtime }
 }
 
 /// The merged structs, and whether all files could be parsed.

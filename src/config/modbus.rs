@@ -62,7 +62,13 @@ pub fn load_map(name: &str, is_file: bool) -> Result<(Vec<Register>, Limits), Pr
     let registers = registers(&device, maps.of(&device.value, &texts), limits, &mut r);
     if r.found.has_errors() {
         let (list, omitted) = r.found.into_problems(&texts);
-        return Err(Problems { list, omitted, cause: Cause::Content, state_dir: PathBuf::new() });
+        return Err(Problems {
+            list,
+            omitted,
+            cause: Cause::Content,
+            state_dir: PathBuf::new(),
+            runtime_dir: PathBuf::new(),
+        });
     }
     Ok((registers.into_iter().map(|placed| placed.register).collect(), limits))
 }
@@ -98,8 +104,9 @@ fn source(at: &mut At<ModbusTable>, count: usize, maps: &Maps, r: &mut Resolver<
     let table = &at.value;
     let source = ModbusSource {
         pause: r.duration(&table.pause, "pause", Duration::ZERO..=ms(10_000), pause(&link)),
-        timeout: r.duration(&table.timeout, "timeout", ms(10)..=ms(60_000), ms(500)),
-        retries: u32::try_from(r.number(&table.retries, "retries", 0..=10, 1)).unwrap_or(1),
+        // A turn must be over long before the service's watchdog asks why: six times ten seconds at most.
+        timeout: r.duration(&table.timeout, "timeout", ms(10)..=ms(10_000), ms(500)),
+        retries: u32::try_from(r.number(&table.retries, "retries", 0..=5, 1)).unwrap_or(1),
         stale_for: r.duration(&table.stale_for, "stale_for", Duration::ZERO..=7 * DAY, ms(60_000)),
         topic,
         volatile: table.volatile.or(false),

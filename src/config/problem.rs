@@ -211,6 +211,8 @@ pub struct Problems {
     pub cause: Cause,
     /// The state directory, as far as it could be made out: there lies the last good configuration.
     pub state_dir: PathBuf,
+    /// Of the same: there a running gateway can be asked.
+    pub runtime_dir: PathBuf,
 }
 
 impl fmt::Display for Problems {

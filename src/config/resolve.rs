@@ -30,7 +30,7 @@ use super::topics;
 use super::units::{show_duration, show_size};
 
 pub const STATE_DIR: &str = "/var/lib/forebay";
-const RUNTIME_DIR: &str = "/run/forebay";
+pub const RUNTIME_DIR: &str = "/run/forebay";
 const HTTP_LISTEN: &str = "127.0.0.1:9464";
 /// A gateway's name goes into client ids, record ids and metric labels.
 const NAME_CHARS_MAX: usize = 64;

@@ -8,6 +8,7 @@ use crate::intake::listener;
 use crate::intake::listener::counters::ListenerCounters;
 use crate::intake::modbus::counters::{self as modbus, ModbusCounters};
 use crate::intake::mqtt::SourceCounters;
+use crate::intake::pulse::Pulse;
 use crate::ops::histogram::Histogram;
 use crate::ops::metrics::ExtraMetric;
 use crate::route::Router;
@@ -84,6 +85,13 @@ impl Counters {
         let listeners = self.listeners.iter().map(|(_, c)| c.endpoints_bound.load(Ordering::Relaxed));
         let lines = self.lines.iter().map(|(_, c)| c.source.connected.load(Ordering::Relaxed));
         clients.chain(listeners).chain(lines).sum()
+    }
+
+    /// How the watchdog reaches each source.
+    pub fn pulses(&self) -> impl Iterator<Item = (&str, &Pulse)> {
+        let clients = self.clients.iter().map(|(source, c)| (source.as_str(), &c.pulse));
+        let lines = self.lines.iter().map(|(source, c)| (source.as_str(), &c.source.pulse));
+        clients.chain(lines).chain(self.listeners.iter().map(|(source, c)| (source.as_str(), &c.pulse)))
     }
 
     /// How long each source's readings waited for their answers.

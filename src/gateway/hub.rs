@@ -389,7 +389,9 @@ impl Hub {
                 self.lanes[lane].purge(self.state.now_us);
                 let _ = done.send(());
             }
-            Ask::Tick(back) => drop(back.try_send(())),
+            Ask::Tick(back) => {
+                let _ = back.send(());
+            }
             Ask::Stop { deadline_us } => {
                 self.state.stop_at_us = Some(deadline_us);
                 self.tell("stop", serde_json::json!({}));

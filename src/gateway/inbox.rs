@@ -47,7 +47,7 @@ pub enum Ask {
         done: tokio::sync::oneshot::Sender<()>,
     },
     /// A watchdog tick through this queue.
-    Tick(std::sync::mpsc::SyncSender<()>),
+    Tick(tokio::sync::oneshot::Sender<()>),
     /// Orderly stop: drain until this many µs of this process, then leave.
     Stop {
         deadline_us: u64,

@@ -14,18 +14,20 @@ mod tell;
 mod tell_line;
 #[cfg(test)]
 mod tests;
+pub mod watchdog;
 mod wear;
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 
 use crate::clock;
 use crate::config::{self, Config, Lane as LaneConfig, Rank};
 use crate::forward::kafka::Cluster;
 use crate::intake::Fact;
-use crate::ops::control::{self, Control};
+use crate::ops::control::{self, Control, ReloadAsks};
 use crate::ops::http;
 use crate::ops::metrics::{Answered, Extra, Metrics};
 use crate::ops::snapshot::Shown;
@@ -40,6 +42,7 @@ use inbox::{Ask, Inbox};
 use keeping::{Ids, Keeping, Waiter};
 use message_ids::MessageIds;
 use sources::Sources;
+use watchdog::Watchdog;
 
 /// Source events on their way to the hub; a source that finds this full counts the event as dropped.
 const SOURCE_EVENTS_MAX: usize = 256;
@@ -63,6 +66,7 @@ pub struct Gateway {
     hub: std::thread::JoinHandle<()>,
     spool: std::sync::mpsc::SyncSender<crate::spool::owner::Request>,
     kept: Vec<Fact>,
+    reload: Option<ReloadAsks>,
 }
 
 impl Gateway {
@@ -95,7 +99,13 @@ impl Gateway {
             "forebay {} has started",
             env!("CARGO_PKG_VERSION")
         );
-        Ok(Gateway { config, inbox, shown, router, counters: Arc::default(), hub, spool, kept })
+        Ok(Gateway { config, inbox, shown, router, counters: Arc::default(), hub, spool, kept, reload: None })
+    }
+
+    /// Whom the control socket asks for a reload. Without one it refuses.
+    #[must_use]
+    pub fn reloaded_by(self, asks: ReloadAsks) -> Self {
+        Gateway { reload: Some(asks), ..self }
     }
 
     /// Takes readings in until `stop` turns true or the hub dies, then drains.
@@ -123,8 +133,9 @@ impl Gateway {
             let router = self.router.clone();
             Box::new(move || counters.metrics(&router))
         };
-        self.serve_http(extra, answered).await;
-        self.serve_control();
+        let mut windows = JoinSet::new();
+        self.serve_http(&mut windows, extra, answered).await;
+        self.serve_control(&mut windows);
         ready();
         loop {
             tokio::select! {
@@ -138,7 +149,10 @@ impl Gateway {
             }
         }
         let _ = sources_stop.send(true);
-        self.finish(sources).await
+        let ended = self.finish(sources).await;
+        // Whoever starts in this process next binds the same addresses.
+        windows.shutdown().await;
+        ended
     }
 
     async fn finish(self, sources: Sources) -> Result<(), GatewayError> {
@@ -157,28 +171,29 @@ impl Gateway {
         }
     }
 
-    async fn serve_http(&self, extra: Extra, answered: Answered) {
+    async fn serve_http(&self, windows: &mut JoinSet<()>, extra: Extra, answered: Answered) {
         let Some(address) = self.config.http.listen else { return };
         match http::bind(address).await {
             Ok(listener) => {
                 let metrics = Arc::new(Metrics::new(Arc::clone(&self.shown), extra, answered));
-                tokio::spawn(http::serve(listener, metrics));
+                windows.spawn(http::serve(listener, metrics));
             }
             // Without its window the gateway still does its work (promise 5).
             Err(error) => tracing::error!(%address, %error, "failed to bind the HTTP port; there are no metrics"),
         }
     }
 
-    fn serve_control(&self) {
+    fn serve_control(&self, windows: &mut JoinSet<()>) {
         let dir = &self.config.gateway.runtime_dir;
         let control = Control {
             shown: Arc::clone(&self.shown),
             inbox: Arc::clone(&self.inbox),
             spool: self.spool.clone(),
             lanes: self.config.lanes.iter().map(|l| l.name.clone()).collect(),
+            reload: self.reload.clone(),
         };
         match control::bind(dir) {
-            Ok(listener) => drop(tokio::spawn(control::serve(listener, Arc::new(control)))),
+            Ok(listener) => drop(windows.spawn(control::serve(listener, Arc::new(control)))),
             Err(error) => tracing::error!(dir = %dir.display(), %error, "failed to bind the control socket"),
         }
     }
@@ -195,6 +210,10 @@ impl Gateway {
     /// What the sources of earlier runs have kept: each belongs to the source that its key begins with.
     pub fn kept(&self) -> &[Fact] {
         &self.kept
+    }
+
+    pub fn watchdog(&self) -> Watchdog {
+        Watchdog { inbox: self.inbox(), spool: self.requests(), counters: self.source_counters() }
     }
 
     pub fn requests(&self) -> std::sync::mpsc::SyncSender<crate::spool::owner::Request> {

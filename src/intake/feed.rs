@@ -49,11 +49,13 @@ pub struct Feeder {
 impl Feeder {
     /// At most `bytes_max` wait, and one more read of the line.
     pub fn new(source: &str, outlet: Outlet, bytes_max: u64) -> Self {
+        let queue = Arc::default();
+        outlet.counters.pulse.begin(&queue);
         Feeder {
             source: source.to_owned(),
             outlet,
             bytes_max,
-            queue: Arc::default(),
+            queue,
             fired: Vec::new(),
             unsettled: Unsettled::default(),
             closed: false,

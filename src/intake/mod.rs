@@ -9,6 +9,7 @@ pub mod listener;
 pub mod modbus;
 pub mod mqtt;
 pub mod poll;
+pub mod pulse;
 mod rate;
 pub mod report;
 pub mod serial;
@@ -18,7 +19,7 @@ mod window;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 
 pub use kept::{Change, Fact, KeptRows, Kind, MessageId};
 
@@ -100,18 +101,43 @@ pub struct Ack {
 /// Acknowledgements on their way back to one connection task. Bounded by what that connection has unacknowledged.
 #[derive(Debug, Default)]
 pub struct AckQueue {
-    fired: Mutex<Vec<Ack>>,
+    fired: Mutex<Fired>,
     notify: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Fired {
+    acks: Vec<Ack>,
+    /// The watchdog's; a newer one takes the place of an older.
+    tick: Option<oneshot::Sender<()>>,
 }
 
 impl AckQueue {
     fn push(&self, ack: Ack) {
         let mut fired = self.fired.lock().expect("no holder of this lock panics");
-        fired.push(ack);
+        fired.acks.push(ack);
         // Who takes, takes all: only the first since then has to wake the connection.
-        if fired.len() == 1 {
+        if fired.acks.len() == 1 {
             drop(fired);
             self.notify.notify_one();
+        }
+    }
+
+    /// A watchdog tick through this queue: answered by whoever takes from it next.
+    pub fn tick(&self) -> oneshot::Receiver<()> {
+        let (tick, answer) = oneshot::channel();
+        self.fired.lock().expect("no holder of this lock panics").tick = Some(tick);
+        self.notify.notify_one();
+        answer
+    }
+
+    /// Answers ticks and nothing else, for as long as it is polled: beside a wait that has an end of its own. Whoever goes
+    /// on afterwards must take before it waits, because wake-ups for acks end here too.
+    pub async fn answer_ticks(&self) -> std::convert::Infallible {
+        loop {
+            self.wait().await;
+            let tick = self.fired.lock().expect("no holder of this lock panics").tick.take();
+            answer(tick);
         }
     }
 
@@ -125,10 +151,19 @@ impl AckQueue {
         self.notify.notified().await;
     }
 
-    /// Takes all that have been fired, into `into` (which is cleared first).
+    /// Takes all that have been fired, into `into` (which is cleared first), and answers a tick.
     pub fn take(&self, into: &mut Vec<Ack>) {
         into.clear();
-        std::mem::swap(&mut *self.fired.lock().expect("no holder of this lock panics"), into);
+        let mut fired = self.fired.lock().expect("no holder of this lock panics");
+        std::mem::swap(&mut fired.acks, into);
+        answer(fired.tick.take());
+    }
+}
+
+/// Nobody may wait for it any more.
+fn answer(tick: Option<oneshot::Sender<()>>) {
+    if let Some(tick) = tick {
+        let _ = tick.send(());
     }
 }
 

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::snapshot::Shown;
 use crate::clock;
@@ -62,7 +62,22 @@ pub enum Question {
     Purge {
         lane: String,
     },
+    Reload,
 }
+
+/// What became of a reload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reloaded {
+    /// The new configuration is at work; its hash.
+    Done(String),
+    /// What is wrong with it; the former goes on.
+    Wrong(String),
+    /// It is right, but nothing can be started with it; the former goes on.
+    Failed(String),
+}
+
+/// Asks whoever started this gateway to check the configuration anew and to go on with it.
+pub type ReloadAsks = mpsc::Sender<oneshot::Sender<Reloaded>>;
 
 /// Why a question has no answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -110,6 +125,7 @@ pub struct Control {
     pub spool: SyncSender<Request>,
     /// Configured lanes: name to index.
     pub lanes: Vec<String>,
+    pub reload: Option<ReloadAsks>,
 }
 
 /// Serves until dropped.
@@ -154,6 +170,7 @@ impl Control {
             Question::Status => serde_json::to_value(self.shown.get()).map_err(|e| e.to_string().into()),
             Question::DeadRequeue { ids } => self.requeue(ids).await,
             Question::Purge { lane } => self.purge(&lane).await,
+            Question::Reload => self.reload().await,
             other => self.ask_store(move |store| answer_from_store(store, &other)).await?,
         }
     }
@@ -193,6 +210,19 @@ impl Control {
             Ok(Ok(count)) => Ok(count),
             Ok(Err(_)) => Err("requeue: the gateway stops".to_owned()),
             Err(_) => Err("requeue the rest: the lane takes nothing now; what waits goes when it does".to_owned()),
+        }
+    }
+
+    /// Answered when the gateway that comes after this one is ready, so it may take as long as a stop and a start.
+    async fn reload(&self) -> Result<Value, Refusal> {
+        let (back, answer) = oneshot::channel();
+        let Some(asks) = &self.reload else { return Err("reload: this gateway does not".to_owned().into()) };
+        asks.try_send(back).map_err(|_| "reload: it does so already".to_owned())?;
+        match answer.await {
+            Ok(Reloaded::Done(hash)) => Ok(json!({ "config_hash": hash })),
+            Ok(Reloaded::Wrong(problems)) => Ok(json!({ "problems": problems })),
+            Ok(Reloaded::Failed(error)) => Err(error.into()),
+            Err(_) => Err("reload: the gateway stops".to_owned().into()),
         }
     }
 
@@ -279,6 +309,9 @@ pub fn answer_from_store(store: &mut Store, question: &Question) -> Result<Value
                 store.loss_totals().map_err(text)?.into_iter().collect();
             let dead = store.dead_count().map_err(text)?;
             Ok(json!({ "lanes": lanes, "lost": lost, "dead": dead, "used_bytes": store.used_bytes() }))
+        }
+        Question::Reload => {
+            Err("reload: the gateway is stopped; it reads the configuration when it starts".to_owned().into())
         }
         Question::Purge { lane } => {
             let lost = store.purge_lane(lane, clock::wall_ms()).map_err(text)?;

@@ -7,6 +7,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use tokio::sync::oneshot;
+
 use super::disk::Disk;
 use super::store::{Read, Store};
 use super::{Commit, IdBatch, Loss, Reply, RowId, StoreError, lock, row_base, row_lane, schema, start};
@@ -35,7 +37,7 @@ pub enum Request {
     },
     Run(Job),
     /// A watchdog tick: proves that this thread still takes requests.
-    Tick(SyncSender<()>),
+    Tick(oneshot::Sender<()>),
     Stop,
 }
 
@@ -196,7 +198,9 @@ impl Worker {
                 Ok(Request::Read { lane, after, bytes }) => self.read(lane, after, bytes),
                 Ok(Request::Run(job)) => self.run(job),
                 // A tick nobody waits for any more is no harm.
-                Ok(Request::Tick(back)) => drop(back.try_send(())),
+                Ok(Request::Tick(back)) => {
+                    let _ = back.send(());
+                }
                 Err(RecvTimeoutError::Timeout) => self.idle(),
             }
         }

@@ -32,6 +32,7 @@ pub struct Gateway {
     dir: TempDir,
     starts: usize,
     kills: usize,
+    environment: Vec<(String, String)>,
 }
 
 /// Resident memory of the process, in KiB.
@@ -86,6 +87,12 @@ impl Gateway {
         self.wait_ready();
     }
 
+    /// A variable of its environment, from the next start on.
+    #[allow(dead_code, reason = "the tests set some; the benchmark does not")]
+    pub fn set_env(&mut self, name: &str, value: &str) {
+        self.environment.push((name.to_owned(), value.to_owned()));
+    }
+
     /// Starts and waits until it answers at all: without Kafka or a broker it may not call itself ready.
     pub fn start_alone(&mut self) {
         self.launch(None);
@@ -129,6 +136,12 @@ impl Gateway {
         assert!(status.success(), "the gateway's end: {status}\n{}", job.log_end());
     }
 
+    /// SIGHUP: asks for a reload and for no answer.
+    #[allow(dead_code, reason = "the tests ask; the benchmark does not")]
+    pub fn hang_up(&self) {
+        self.job().signal(Signal::SIGHUP);
+    }
+
     pub fn pause(&self) {
         self.job().signal(Signal::SIGSTOP);
     }
@@ -170,8 +183,9 @@ impl Gateway {
     /// Runs a subcommand with this gateway's configuration, beside the running gateway or without it.
     #[allow(dead_code, reason = "the tests ask; the benchmark does not")]
     pub fn command(&self, args: &[&str]) -> Answer {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_forebay"));
-        let output = command.args(args).arg("--config").arg(self.config()).output().unwrap();
+        let program = under_test();
+        let mut command = Command::new(&program[0]);
+        let output = command.args(&program[1..]).args(args).arg("--config").arg(self.config()).output().unwrap();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         Answer { code: output.status.code(), out: text(&output.stdout), err: text(&output.stderr) }
     }
@@ -210,9 +224,10 @@ impl Gateway {
     }
 
     fn launch(&mut self, fault: Option<&str>) {
-        let mut command = jobs::leashed(Path::new(env!("CARGO_BIN_EXE_forebay")));
-        command.args(["run", "--config"]).arg(self.config());
-        command.env_remove("FOREBAY_FAULT");
+        let program = under_test();
+        let mut command = jobs::leashed(Path::new(&program[0]));
+        command.args(&program[1..]).args(["run", "--config"]).arg(self.config());
+        command.env_remove("FOREBAY_FAULT").envs(self.environment.iter().map(|(name, value)| (name, value)));
         if let Some(fault) = fault {
             command.env("FOREBAY_FAULT", fault);
         }
@@ -232,6 +247,14 @@ impl Gateway {
     fn take_job(&mut self) -> Job {
         self.job.take().expect("the gateway runs")
     }
+}
+
+/// The program that cargo has built; or the one that `FOREBAY_UNDER_TEST` names, with a runner and its options before it
+/// (`cross/smoke.sh`: a program for another machine).
+fn under_test() -> Vec<String> {
+    let named = std::env::var("FOREBAY_UNDER_TEST").ok();
+    let named: Vec<String> = named.iter().flat_map(|words| words.split_whitespace()).map(str::to_owned).collect();
+    if named.is_empty() { vec![env!("CARGO_BIN_EXE_forebay").to_owned()] } else { named }
 }
 
 impl Builder {
@@ -291,7 +314,7 @@ impl Builder {
             fs::create_dir(dir.path().join(name)).unwrap();
         }
         fs::write(dir.path().join("gateway.toml"), self.text(dir.path())).unwrap();
-        Gateway { dir, http_port: self.http_port, job: None, starts: 0, kills: 0 }
+        Gateway { dir, http_port: self.http_port, job: None, starts: 0, kills: 0, environment: Vec::new() }
     }
 
     fn text(&self, dir: &Path) -> String {

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use serde::Serialize;
 
 use crate::config::units::{show_duration, show_size};
-use crate::config::{Cause, Config, Endpoint, Listener, Loaded, Problem, Problems, Severity};
+use crate::config::{self, Cause, Config, Endpoint, Listener, Loaded, Problem, Problems, Severity};
 use crate::intake::listener::access::passwords::{self, Users};
 use crate::intake::listener::transport::{name_of, try_tls};
 
@@ -21,8 +21,8 @@ pub fn with_files(mut loaded: Loaded) -> Result<Loaded, Problems> {
     if !broken {
         return Ok(loaded);
     }
-    let state_dir = loaded.config.gateway.state_dir;
-    Err(Problems { list: loaded.warnings, omitted: 0, cause: Cause::Content, state_dir })
+    let config::Gateway { state_dir, runtime_dir, .. } = loaded.config.gateway;
+    Err(Problems { list: loaded.warnings, omitted: 0, cause: Cause::Content, state_dir, runtime_dir })
 }
 
 fn problems(listener: &Listener) -> Vec<Problem> {

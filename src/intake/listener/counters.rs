@@ -3,6 +3,7 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::intake::pulse::Pulse;
 use crate::ops::histogram::Histogram;
 
 #[derive(Debug, Default)]
@@ -107,6 +108,7 @@ pub struct ListenerCounters {
     /// Gauge: lines of the password file that are in use, and those that are not understood.
     pub users: AtomicU64,
     pub user_lines_skipped: AtomicU64,
+    pub pulse: Pulse,
 }
 
 impl ListenerCounters {

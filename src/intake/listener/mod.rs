@@ -50,6 +50,7 @@ use transport::{Admission, Admitted, Doors, Peer, Stream, accept};
 use super::mqtt::Clock;
 use super::{Deliver, Fact, Route, SourceEvent};
 use crate::config;
+use crate::faults;
 
 /// How often the gauges are brought up to date.
 const GAUGES: Duration = Duration::from_secs(1);
@@ -118,10 +119,16 @@ impl Listener {
 
 /// Everything that no connection does: writes that have become durable, sessions and wills whose time has come.
 async fn keep_house(shared: &Shared, gate: &Admission) {
-    let queue = shared.lock().queue();
+    let queue = {
+        let exchange = shared.lock();
+        let queue = exchange.queue();
+        exchange.counters().pulse.begin(&queue);
+        queue
+    };
     let mut fired = Vec::new();
     let mut shown_at = Instant::now();
     loop {
+        faults::hang("1-listener-hangs").await;
         let due = {
             let mut exchange = shared.lock();
             let now = shared.now();

@@ -19,6 +19,7 @@ use super::oversize::Skim;
 use super::receive::{Obstacle, Receiver};
 use super::topics::{Request, Subscriber};
 use super::{MqttError, MqttSession, SourceCounters};
+use crate::faults;
 use crate::intake::SourceEvent;
 
 /// Read at once. A hundred small readings share one delivery, and a stream of large ones does not need many turns.
@@ -122,6 +123,7 @@ impl<'a, S: AsyncRead + AsyncWrite> Connection<'a, S> {
         let timer = sleep_until(Instant::now() + NEVER);
         tokio::pin!(timer);
         loop {
+            faults::hang("1-connection-hangs").await;
             let now = Instant::now();
             self.turn(now)?;
             if self.is_done(now) {

@@ -36,6 +36,7 @@ pub use tls::TlsError;
 
 use super::{Deliver, Route, SourceEvent};
 use crate::config::{MqttSource, MqttVersion, Subscription};
+use crate::intake::pulse::Pulse;
 use crate::ops::histogram::Histogram;
 use crate::record::Arrival;
 
@@ -101,6 +102,7 @@ pub struct SourceCounters {
     pub connected: AtomicU64,
     /// Gauge: 1 between the answer to the last SUBSCRIBE and the end of the connection: what is published now comes here.
     pub subscribed: AtomicU64,
+    pub pulse: Pulse,
 }
 
 /// Cuts all packets off `data` and decodes them, each also as one that is too large to hold; for fuzzing.

@@ -48,11 +48,13 @@ pub(super) struct Receiver {
 impl Receiver {
     pub(super) fn new(session: &MqttSession) -> Self {
         let config = &session.config;
+        let queue = Arc::default();
+        session.counters.pulse.begin(&queue);
         Receiver {
             ledger: Ledger::new(),
             gate: Gate::new(u64::from(config.receive_maximum), config.unacked_bytes_max),
             rate: config.rate_limit.map(Bucket::new),
-            queue: Arc::default(),
+            queue,
             fired: Vec::new(),
             fired_next: 0,
             batch: Vec::new(),
@@ -187,6 +189,11 @@ impl Receiver {
     /// Waits for acks. Cancel safe.
     pub(super) async fn wait_for_acks(&self) {
         self.queue.wait().await;
+    }
+
+    /// On which this waits, also between two connections.
+    pub(super) fn queue(&self) -> Arc<AckQueue> {
+        Arc::clone(&self.queue)
     }
 
     /// Whether the present connection owes no answer.

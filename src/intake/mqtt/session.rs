@@ -30,11 +30,15 @@ impl MqttSession {
     /// and counted, and tried again.
     pub async fn run(self, mut stop: watch::Receiver<bool>) {
         let mut life = Life::new(&self);
+        // Attempts and pauses end by themselves: to be in one is not to hang. A connection's first turn takes what was
+        // fired meanwhile.
+        let queue = life.receiver.queue();
         while !*stop.borrow() {
             let ended = tokio::select! {
                 biased;
                 ended = life.connect() => ended,
                 () = asked_to_stop(&mut stop) => return,
+                never = queue.answer_ticks() => match never {},
             };
             let error = match ended {
                 Ok(established) => match life.serve(established, &mut stop).await {
@@ -47,6 +51,7 @@ impl MqttSession {
             tokio::select! {
                 () = sleep(pause) => {}
                 () = asked_to_stop(&mut stop) => return,
+                never = queue.answer_ticks() => match never {},
             }
         }
     }

@@ -13,6 +13,7 @@ use super::health::Health;
 use super::port::Port;
 use super::{SerialPort, asked_to_stop};
 use crate::config::Poll;
+use crate::faults;
 use crate::intake::feed::{Feeder, Taken, add};
 use crate::intake::line::LineEvent;
 use crate::intake::poll::{Turned, Turns};
@@ -83,6 +84,7 @@ impl<'a> Line<'a> {
     pub(super) async fn serve(&mut self, stop: &mut watch::Receiver<bool>) -> Ended {
         let mut bytes = [0; READ_BYTES];
         loop {
+            faults::hang("1-line-hangs").await;
             let open = self.feeder.is_open();
             let due = self.due_at();
             let patience = due.unwrap_or_else(Instant::now);
