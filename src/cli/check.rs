@@ -124,6 +124,9 @@ fn write_summary(out: &mut String, config: &Config) -> std::fmt::Result {
     for source in &config.serial_sources {
         writeln!(out, "serial   {}", check_lines::line(source))?;
     }
+    for source in &config.modbus_sources {
+        writeln!(out, "modbus   {}", check_lines::modbus(source))?;
+    }
     for route in &config.routes {
         writeln!(out, "route    {}", route_line(route, config))?;
     }
@@ -231,6 +234,7 @@ struct JsonConfig<'c> {
     sources: Vec<JsonSource<'c>>,
     listeners: Vec<listeners::JsonListener<'c>>,
     serial: Vec<check_lines::JsonLine<'c>>,
+    modbus: Vec<check_lines::JsonModbus<'c>>,
     routes: Vec<JsonRoute<'c>>,
     kafka: Vec<&'c str>,
 }
@@ -321,6 +325,7 @@ fn json_config(config: &Config) -> JsonConfig<'_> {
         sources: config.mqtt_sources.iter().map(json_source).collect(),
         listeners: config.listeners.iter().map(listeners::json).collect(),
         serial: check_lines::json(config),
+        modbus: check_lines::json_modbus(config),
         routes: config.routes.iter().map(|route| json_route(route, config)).collect(),
         kafka: config.kafka.iter().map(|cluster| cluster.name.as_str()).collect(),
     }

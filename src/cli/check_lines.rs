@@ -1,10 +1,13 @@
-//! What `check` says of serial lines, and what it looks up on this machine: whether the ports may be opened.
+//! What `check` says of serial and Modbus lines, and what it looks up on this machine: whether the ports may be opened.
 
 use std::path::Path;
 
 use serde::Serialize;
 
-use crate::config::{Config, Problem, SerialSource, Severity, units::show_size};
+use crate::config::units::{show_duration, show_size};
+use crate::config::{Config, Link, ModbusDevice, ModbusSource, Problem, SerialSource, Severity};
+use crate::intake::modbus::plan::plan;
+use crate::intake::modbus::register::Register;
 use crate::intake::serial::access::{Accounts, User};
 use crate::intake::serial::device::SYS;
 
@@ -49,12 +52,63 @@ pub fn json(config: &Config) -> Vec<JsonLine<'_>> {
     config.serial_sources.iter().map(of).collect()
 }
 
+pub fn modbus(source: &ModbusSource) -> String {
+    let volatile = if source.volatile { ", volatile: a crash may lose readings" } else { "" };
+    let devices: Vec<String> = source.devices.iter().map(device).collect();
+    format!(
+        "{}: {}, at most {} not accepted yet, as {}{volatile}: {}",
+        source.name,
+        source.link,
+        show_size(source.unacked_bytes_max),
+        source.topic,
+        devices.join("; ")
+    )
+}
+
+/// How much is asked of it, and how often.
+fn device(device: &ModbusDevice) -> String {
+    let group = |group: &crate::config::ModbusGroup| {
+        let name = group.name.as_ref().map(|name| format!("{name}: ")).unwrap_or_default();
+        let requests = plan(group.registers.iter().map(Register::request), device.limits).len();
+        let values = group.registers.len();
+        format!("{name}{values} values in {requests} requests every {}", show_duration(group.interval))
+    };
+    let groups: Vec<String> = device.groups.iter().map(group).collect();
+    format!("{} (unit {}) {}", device.name, device.unit, groups.join(", "))
+}
+
+#[derive(Serialize)]
+pub struct JsonModbus<'c> {
+    name: &'c str,
+    line: String,
+    topics: Vec<String>,
+    volatile: bool,
+}
+
+pub fn json_modbus(config: &Config) -> Vec<JsonModbus<'_>> {
+    let of = |source: &'_ ModbusSource| {
+        let jobs = |(at, device): (usize, &ModbusDevice)| (0..device.groups.len()).map(move |group| (at, group));
+        let jobs = source.devices.iter().enumerate().flat_map(jobs);
+        jobs.map(|(device, group)| source.topic_of(device, group)).collect()
+    };
+    let one = |source| {
+        let topics = of(source);
+        JsonModbus { name: &source.name, line: source.link.to_string(), topics, volatile: source.volatile }
+    };
+    config.modbus_sources.iter().map(one).collect()
+}
+
 /// A warning for each port that is there and may not be opened. One that is not there may be plugged in later.
 pub fn rights(config: &Config) -> Vec<Problem> {
     let accounts = Accounts::read();
     let Some(user) = accounts.service() else { return Vec::new() };
     // An adapter that is named by what it says of itself has a path only while it is plugged in.
-    let paths = config.serial_sources.iter().filter_map(|source| source.port.find(Path::new(SYS)).ok());
+    let serial = config.serial_sources.iter().map(|source| &source.port);
+    let modbus = config.modbus_sources.iter().filter_map(|source| match &source.link {
+        Link::Serial { port, .. } => Some(port),
+        Link::Tcp { .. } => None,
+    });
+    let paths = serial.chain(modbus).filter_map(|port| port.find(Path::new(SYS)).ok());
     paths.filter_map(|path| barred(&path, &accounts, &user)).collect()
 }
 

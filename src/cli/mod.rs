@@ -12,6 +12,7 @@ pub mod exit;
 mod init;
 mod kafka;
 mod log;
+mod modbus;
 mod passwd;
 mod reload;
 mod replay;
@@ -65,6 +66,9 @@ enum Command {
     /// Serial ports: which there are, and what comes over them.
     #[command(subcommand)]
     Serial(serial::SerialCommand),
+    /// Modbus devices: what they hold.
+    #[command(subcommand)]
+    Modbus(modbus::ModbusCommand),
     /// Compare the configured Kafka topics with the cluster, or make them.
     Topics(topics::TopicsArgs),
     /// Show the whole path on this machine, with an outage of Kafka. Needs nothing installed.
@@ -97,6 +101,7 @@ fn run(cli: Cli) -> ExitCode {
         Command::Dlq(command) => dlq::run(&cli.config, &command),
         Command::Passwd(args) => passwd::run(&args),
         Command::Serial(command) => serial::run(&cli.config, &command),
+        Command::Modbus(command) => modbus::run(&cli.config, &command),
         Command::Topics(args) => topics_of(&cli.config, &args),
         Command::Demo(args) => demo::run(&args),
         Command::Simulate(args) => return simulate::run(*args),

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::fields::{List, Named, Opt, Pairs, Section};
 use super::listener::file::ListenerTable;
+use super::modbus_file::ModbusTable;
 use super::model::{Compression, Delivery, LogFormat, MqttVersion, Order, Secret, When, WhenFull};
 use super::problem::Findings;
 use super::reader::{At, Field, Key, Node, Reader, Table, table};
@@ -141,6 +142,7 @@ table! {
         mqtt: List<MqttTable>,
         listener: List<ListenerTable>,
         serial: List<SerialTable>,
+        modbus: List<ModbusTable>,
     }
 }
 

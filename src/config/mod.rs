@@ -15,6 +15,11 @@ mod last_good;
 mod lines;
 mod listener;
 mod listener_model;
+mod modbus;
+mod modbus_file;
+mod modbus_map;
+mod modbus_model;
+mod modbus_register;
 mod model;
 mod problem;
 mod properties;
@@ -44,6 +49,9 @@ use toml::de::{DeTable, DeValue};
 pub use lanes::DEFAULT as DEFAULT_LANE;
 pub use last_good::{LastGoodError, load_last_good, save_last_good};
 pub use listener_model::*;
+pub use modbus::{address as modbus_address, load_map};
+pub use modbus_map::names as map_names;
+pub use modbus_model::*;
 pub use model::*;
 pub use problem::{Cause, Problem, Problems, Severity, Spot};
 pub use rank::{Rank, parts};
@@ -100,7 +108,7 @@ fn resolve_texts(texts: Texts) -> Result<Loaded, Problems> {
 }
 
 fn read_and_resolve(
-    texts: Texts,
+    mut texts: Texts,
     mut found: Findings,
     cause: Cause,
     surroundings: &dyn Surroundings,
@@ -112,11 +120,15 @@ fn read_and_resolve(
         // What could not be read would be missed everywhere: only what was found so far is true.
         return Err(problems(found, &texts, cause, folders));
     }
-    let (config, found) = resolve::resolve(file, Resolver { found, texts: &texts, surroundings });
+    let own = texts.0.len();
+    let maps = modbus_map::read(&file, &mut texts, &mut found, surroundings);
+    let (config, found) = resolve::resolve(file, &maps, Resolver { found, texts: &texts, surroundings });
     if found.has_errors() {
         return Err(problems(found, &texts, cause, folders));
     }
     let (warnings, _) = found.into_problems(&texts);
+    // A register map belongs to what refers to it: it is no part of the configuration's own text.
+    texts.0.truncate(own);
     Ok(Loaded { config, warnings, texts })
 }
 
@@ -146,28 +158,35 @@ fn problems(found: Findings, texts: &Texts, cause: Cause, folders: Folders) -> P
 /// The merged structs, and whether all files could be parsed.
 fn read_files(texts: &Texts, found: &mut Findings, surroundings: &dyn Surroundings) -> (ConfigFile, bool) {
     let (mut merged, mut whole) = (ConfigFile::default(), true);
-    for (file, source) in texts.0.iter().enumerate() {
-        let (table, mistakes) = DeTable::parse_recoverable(&source.text);
-        let place = |mistake: &toml::de::Error| {
-            let span = mistake.span().unwrap_or(0..0);
-            Place { file, start: span.start, end: span.end }
-        };
-        let mut broken: Vec<Place> = mistakes.iter().map(place).collect();
-        let bad_bytes: Vec<Place> = found.places_in(file).collect();
-        for (mistake, place) in mistakes.iter().zip(&broken) {
-            report_syntax(mistake.message(), *place, texts, found);
-        }
-        broken.extend(bad_bytes);
-        // A key given twice leaves the rest of the file as it was meant.
-        whole &= mistakes.iter().all(|mistake| mistake.message().contains("duplicate key"));
-        let before = found.len();
-        let mut one = ConfigFile::default();
-        let node = as_node(table);
-        one.read_table("", &node, &mut Reader { file, texts, surroundings, found });
-        found.forget_lines(texts, &broken, before);
+    for file in 0..texts.0.len() {
+        let (one, complete) = read_one(file, texts, found, surroundings);
+        whole &= complete;
         merged.merge(one, found);
     }
     (merged, whole)
+}
+
+/// One text as a struct, and whether it could be parsed.
+fn read_one<T: Table>(file: usize, texts: &Texts, found: &mut Findings, surroundings: &dyn Surroundings) -> (T, bool) {
+    let (table, mistakes) = DeTable::parse_recoverable(&texts.0[file].text);
+    let place = |mistake: &toml::de::Error| {
+        let span = mistake.span().unwrap_or(0..0);
+        Place { file, start: span.start, end: span.end }
+    };
+    let mut broken: Vec<Place> = mistakes.iter().map(place).collect();
+    let bad_bytes: Vec<Place> = found.places_in(file).collect();
+    for (mistake, place) in mistakes.iter().zip(&broken) {
+        report_syntax(mistake.message(), *place, texts, found);
+    }
+    broken.extend(bad_bytes);
+    // A key given twice leaves the rest of the file as it was meant.
+    let complete = mistakes.iter().all(|mistake| mistake.message().contains("duplicate key"));
+    let before = found.len();
+    let mut one = T::default();
+    let node = as_node(table);
+    one.read_table("", &node, &mut Reader { file, texts, surroundings, found });
+    found.forget_lines(texts, &broken, before);
+    (one, complete)
 }
 
 fn as_node(table: Spanned<DeTable<'_>>) -> Spanned<DeValue<'_>> {

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{Listener, SerialSource};
+use super::{Listener, ModbusSource, SerialSource};
 pub use crate::route::spec::{Collisions, OnError, RouteSpec, TimestampFormat, TimestampSpec, UnmatchedSpec};
 
 /// A secret that must not reach a log: `Debug` prints `***`.
@@ -46,6 +46,7 @@ pub struct Config {
     pub mqtt_sources: Vec<MqttSource>,
     pub listeners: Vec<Listener>,
     pub serial_sources: Vec<SerialSource>,
+    pub modbus_sources: Vec<ModbusSource>,
     /// `[[route]]` tables in the order of the file: the first match wins. Their filters and templates are checked.
     pub routes: Vec<RouteSpec>,
     pub unmatched: UnmatchedSpec,

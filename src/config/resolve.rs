@@ -15,6 +15,8 @@ use super::file::{ConfigFile, DeadLettersTable, EventsTable, GatewayTable, HttpT
 use super::identity::sha256_hex;
 use super::lanes;
 use super::lines;
+use super::modbus;
+use super::modbus_map::Maps;
 use super::model::{Config, DeadLetters, Events, Gateway, Http, Log, LogFormat, MessageIds, Secret, Spool};
 use super::problem::{Findings, Place, Texts};
 use super::properties;
@@ -140,14 +142,16 @@ impl Resolver<'_> {
 }
 
 /// Resolves the merged file. The configuration is valid only where the findings hold no error.
-pub fn resolve(mut file: ConfigFile, mut r: Resolver<'_>) -> (Config, Findings) {
+pub fn resolve(mut file: ConfigFile, maps: &Maps, mut r: Resolver<'_>) -> (Config, Findings) {
     let gateway = gateway(&file.gateway.take(), &mut r);
-    let source = file.source.take();
+    let mut source = file.source.take();
     let spool = spool(&file.spool.take(), &gateway, &mut r);
     let memory = budget::resolve(&file.memory.take(), &source.listener.0, &spool, &mut r);
     let clusters = clusters::resolve(file.kafka.0, &gateway, &mut r);
     let serial_sources = serial::resolve(&source.serial.0, &mut r);
-    let feeds = serial::feeds(&serial_sources, &source.serial.0);
+    let modbus_sources = modbus::resolve(&mut source.modbus.0, maps, &mut r);
+    let mut feeds = serial::feeds(&serial_sources, &source.serial.0);
+    feeds.extend(modbus::feeds(&modbus_sources, &source.modbus.0));
     let rest = lines::take_share(&feeds, &memory, &mut r);
     let names = feeds.iter().map(|feed| feed.name.clone()).collect();
     let mut sources = sources::resolve(&source, &gateway, &rest, &spool, names, &mut r);
@@ -174,6 +178,7 @@ pub fn resolve(mut file: ConfigFile, mut r: Resolver<'_>) -> (Config, Findings) 
         mqtt_sources: sources.list,
         listeners: sources.listeners,
         serial_sources,
+        modbus_sources,
         routes: routes.list,
         unmatched: routes.unmatched,
         hash: String::new(),

@@ -87,7 +87,7 @@ fn check_together(source: &SerialSource, at: &At<SerialTable>, r: &mut Resolver<
     }
 }
 
-fn port(at: &At<SerialTable>, r: &mut Resolver<'_>) -> PortName {
+pub(super) fn port(at: &At<SerialTable>, r: &mut Resolver<'_>) -> PortName {
     let table = &at.value;
     match (&table.port, &table.usb.0) {
         (port, None) => {

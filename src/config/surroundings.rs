@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use super::identity;
 use crate::forward::client::kafka;
 
-/// A key or a token is a few kilobytes; whoever names a disk image by mistake gets an answer, not an empty memory.
-const SECRET_BYTES_MAX: u64 = 64 * 1024;
+/// A key, a token or a register map is a few kilobytes; whoever names a disk image by mistake gets an answer, not an empty memory.
+const TEXT_BYTES_MAX: u64 = 64 * 1024;
 
 pub trait Surroundings {
     /// The variable's value; `None` where it is not set or not UTF-8.
@@ -21,6 +21,11 @@ pub trait Surroundings {
     /// # Errors
     /// Why it cannot serve as a secret, as a fragment.
     fn secret_file(&self, path: &Path) -> Result<String, String>;
+    /// The text of a file that is no secret.
+    ///
+    /// # Errors
+    /// Why it cannot be read, as a fragment.
+    fn text_file(&self, path: &Path) -> Result<String, String>;
     /// # Errors
     /// Why the file cannot be opened, as a fragment.
     fn readable(&self, path: &Path) -> Result<(), String>;
@@ -45,14 +50,18 @@ impl Surroundings for Machine {
         std::env::var(name).ok()
     }
 
-    fn secret_file(&self, path: &Path) -> Result<String, String> {
+    fn text_file(&self, path: &Path) -> Result<String, String> {
         let mut bytes = Vec::new();
         let file = File::open(path).map_err(|error| why(&error))?;
-        file.take(SECRET_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(|error| why(&error))?;
-        if bytes.len() as u64 > SECRET_BYTES_MAX {
+        file.take(TEXT_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(|error| why(&error))?;
+        if bytes.len() as u64 > TEXT_BYTES_MAX {
             return Err("is larger than 64KiB".to_owned());
         }
-        let text = String::from_utf8(bytes).map_err(|_| "is not UTF-8".to_owned())?;
+        String::from_utf8(bytes).map_err(|_| "is not UTF-8".to_owned())
+    }
+
+    fn secret_file(&self, path: &Path) -> Result<String, String> {
+        let text = self.text_file(path)?;
         let secret = text.strip_suffix('\n').map_or(text.as_str(), |line| line.strip_suffix('\r').unwrap_or(line));
         if secret.is_empty() { Err("is empty".to_owned()) } else { Ok(secret.to_owned()) }
     }

@@ -13,6 +13,7 @@ use std::path::Path;
 use crate::config::{self, Collisions, MqttVersion, Surroundings, TopicPolicy};
 use crate::intake::listener::fuzz as listener;
 use crate::intake::listener::packet::Version;
+use crate::intake::modbus::answer::{Answers, Expected, Found, Framing, crc};
 use crate::intake::mqtt::decode_all;
 use crate::intake::{Route, Routed};
 use crate::record::{Arrival, Properties, Reading};
@@ -27,7 +28,7 @@ pub use serial::{serial_decoders, serial_frames};
 /// A fuzz target: the name of its file in `fuzz/fuzz_targets`, and what it calls.
 pub type Entry = (&'static str, fn(&[u8]));
 
-pub const ENTRIES: [Entry; 12] = [
+pub const ENTRIES: [Entry; 13] = [
     ("mqtt_v4", mqtt_v4),
     ("mqtt_v5", mqtt_v5),
     ("listener_v4", listener_v4),
@@ -40,6 +41,7 @@ pub const ENTRIES: [Entry; 12] = [
     ("json_pointer", json_pointer),
     ("serial_frames", serial_frames),
     ("serial_decoders", serial_decoders),
+    ("modbus", modbus),
 ];
 
 /// What an MQTT 3.1.1 broker may send, cut and decoded as a connection does.
@@ -73,6 +75,24 @@ pub fn configuration(data: &[u8]) {
     match config::parse_str_in("gateway.toml", &text, &Nowhere) {
         Ok(loaded) => assert!(!loaded.config.lanes.is_empty(), "two lanes always exist"),
         Err(problems) => assert!(problems.to_string().len() < 1 << 20, "a report that nobody reads"),
+    }
+}
+
+/// What comes over a Modbus line, in pieces, as the answer to a request.
+pub fn modbus(data: &[u8]) {
+    let expected = Expected { unit: 1, function: 3, bytes: 4, number: 7 };
+    for framing in [Framing::Rtu, Framing::Tcp] {
+        let mut answers = Answers::new(framing);
+        for piece in data.chunks(7) {
+            match answers.take(piece, &expected) {
+                Found::Answer(frame) => {
+                    assert!(framing == Framing::Tcp || crc().strip(&frame).is_some(), "a frame with a wrong CRC");
+                }
+                Found::Garbage(_) => break,
+                Found::Nothing | Found::Misfit(_) => {}
+            }
+        }
+        assert!(answers.noise() <= data.len(), "more was passed over than came");
     }
 }
 
@@ -186,6 +206,10 @@ impl Surroundings for Nowhere {
     }
 
     fn secret_file(&self, _: &Path) -> Result<String, String> {
+        Err("does not exist".to_owned())
+    }
+
+    fn text_file(&self, _: &Path) -> Result<String, String> {
         Err("does not exist".to_owned())
     }
 

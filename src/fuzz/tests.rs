@@ -236,6 +236,14 @@ fn routes() {
 }
 
 #[test]
+fn modbus() {
+    let mut rtu = vec![1, 3, 4, 0, 0, 0, 7];
+    crate::intake::modbus::answer::crc().append(&mut rtu);
+    let tcp = [0, 7, 0, 0, 0, 7, 1, 3, 4, 0, 0, 0, 7];
+    fuzz("modbus", &[&rtu, &tcp, &[0, 7, 0, 0, 0, 3, 1, 0x83, 2], &[1, 0x83, 2, 0xc0, 0xf1]]);
+}
+
+#[test]
 fn json_pointer() {
     fuzz(
         "json_pointer",

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::intake::line::LineCounters;
 use crate::intake::listener;
 use crate::intake::listener::counters::ListenerCounters;
+use crate::intake::modbus::counters::{self as modbus, ModbusCounters};
 use crate::intake::mqtt::SourceCounters;
 use crate::intake::pulse::Pulse;
 use crate::ops::histogram::Histogram;
@@ -26,6 +27,8 @@ pub struct LineCounts {
     /// As a client of a broker does, as far as there is such a thing on a line.
     pub source: Arc<SourceCounters>,
     pub line: Arc<LineCounters>,
+    /// All zero on a line that is no Modbus one.
+    pub modbus: Arc<ModbusCounters>,
 }
 
 type LineMetric = (&'static str, &'static str, fn(&LineCounters) -> &AtomicU64);
@@ -111,6 +114,9 @@ impl Counters {
         }
         for (name, help, of) in LINE_METRICS {
             out.extend(self.lines.iter().map(|(source, c)| metric(name, help, true, source, of(&c.line))));
+        }
+        for (name, help, of) in modbus::METRICS {
+            out.extend(self.lines.iter().map(|(source, c)| metric(name, help, true, source, of(&c.modbus))));
         }
         // Several kinds have readings and PUBACKs: rows of one name stand together.
         out.sort_by_key(|m| m.name);

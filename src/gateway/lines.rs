@@ -9,6 +9,7 @@ use super::counts::LineCounts;
 use crate::clock;
 use crate::config::Config;
 use crate::intake::feed::Outlet;
+use crate::intake::modbus::ModbusLine;
 use crate::intake::serial::SerialPort;
 use crate::intake::{Deliver, SourceEvent};
 use crate::route::Router;
@@ -29,10 +30,10 @@ pub fn start(ground: &Ground<'_>, sessions: &mut JoinSet<()>) -> Vec<(String, Li
         let count = LineCounts::default();
         counts.push((name.to_owned(), count.clone()));
         let (route, deliver) = (Arc::new(ground.router.clone()), Arc::clone(ground.deliver));
-        (Outlet { route, deliver, counters: count.source }, count.line)
+        (Outlet { route, deliver, counters: count.source }, count.line, count.modbus)
     };
     for source in &ground.config.serial_sources {
-        let (outlet, lines) = outlet(&source.name);
+        let (outlet, lines, _) = outlet(&source.name);
         let port = SerialPort {
             config: source.clone(),
             outlet,
@@ -43,6 +44,20 @@ pub fn start(ground: &Ground<'_>, sessions: &mut JoinSet<()>) -> Vec<(String, Li
             stop_timeout: ground.config.gateway.stop_timeout,
         };
         sessions.spawn(port.run(ground.stop.clone()));
+    }
+    for source in &ground.config.modbus_sources {
+        let (outlet, lines, counters) = outlet(&source.name);
+        let line = ModbusLine {
+            config: source.clone(),
+            outlet,
+            lines,
+            counters,
+            events: ground.events.clone(),
+            clock: Arc::new(clock::arrival),
+            random: Arc::new(crate::spool::schema::random_u64),
+            stop_timeout: ground.config.gateway.stop_timeout,
+        };
+        sessions.spawn(line.run(ground.stop.clone()));
     }
     counts
 }

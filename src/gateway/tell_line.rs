@@ -36,6 +36,10 @@ impl Hub {
                 tracing::info!(source = name, device, "the device answers again");
                 self.tell("device-answers", json!({ "source": name, "device": device }));
             }
+            LineEvent::Refuses { device, reason } => {
+                tracing::warn!(source = name, device, reason, "the device refuses some of what it is asked for");
+                self.tell("device-refuses", json!({ "source": name, "device": device, "reason": reason }));
+            }
             LineEvent::Overrun => {
                 tracing::error!(source = name, "the kernel's buffer was full: what the device sent then may be lost");
                 self.tell("line-overrun", json!({ "source": name }));

@@ -30,6 +30,11 @@ pub enum LineEvent {
     Answers {
         device: String,
     },
+    /// A device answers, but refuses some of what it is asked for.
+    Refuses {
+        device: String,
+        reason: String,
+    },
     /// The gate was closed for so long that the kernel's buffer is full: what the device sent since may be lost.
     Overrun,
 }

@@ -6,6 +6,7 @@ pub mod feed;
 pub mod kept;
 pub mod line;
 pub mod listener;
+pub mod modbus;
 pub mod mqtt;
 pub mod poll;
 pub mod pulse;

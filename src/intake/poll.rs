@@ -11,19 +11,30 @@ const JITTER: u32 = 20;
 /// The first turns are spread over this much at most.
 const SPREAD_MAX: Duration = Duration::from_secs(1);
 
-/// Turns of several devices.
+/// Turns of several devices, each of which may have turns of several kinds.
 #[derive(Debug)]
 pub struct Turns {
     slots: Vec<Slot>,
+    devices: Vec<Device>,
+    /// While nobody at all answers, somebody is asked this often.
+    probe: Option<Duration>,
 }
 
 #[derive(Debug)]
 struct Slot {
     interval: Duration,
+    device: usize,
     /// Without jitter, which would add up otherwise.
     base: Duration,
     due: Duration,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Device {
     failures: u32,
+    /// Not asked before then, whatever is due.
+    rests_until: Duration,
+    failed_at: Duration,
 }
 
 /// What an outcome changed.
@@ -37,40 +48,92 @@ pub enum Turned {
 }
 
 impl Turns {
-    /// `random` is uniform over all of `u64`.
+    /// One kind of turn for each device. `random` is uniform over all of `u64`.
     pub fn new(intervals: impl IntoIterator<Item = Duration>, now: Duration, random: impl Fn() -> u64) -> Self {
-        let slot = |interval: Duration| {
+        Turns::of_devices(intervals.into_iter().enumerate(), now, random)
+    }
+
+    /// For each turn the number of its device, from 0, and its interval.
+    pub fn of_devices(
+        turns: impl IntoIterator<Item = (usize, Duration)>,
+        now: Duration,
+        random: impl Fn() -> u64,
+    ) -> Self {
+        let slot = |(device, interval): (usize, Duration)| {
             let due = now + part(interval.min(SPREAD_MAX), random());
-            Slot { interval, base: due, due, failures: 0 }
+            Slot { interval, device, base: due, due }
         };
-        Turns { slots: intervals.into_iter().map(slot).collect() }
+        let slots: Vec<Slot> = turns.into_iter().map(slot).collect();
+        let devices = slots.iter().map(|slot| slot.device + 1).max().unwrap_or(0);
+        Turns { slots, devices: vec![Device::default(); devices], probe: None }
+    }
+
+    /// While no device answers, there is nobody to be held up: one of them is asked at least this often.
+    #[must_use]
+    pub fn probing(mut self, every: Duration) -> Self {
+        self.probe = Some(every);
+        self
     }
 
     /// Who is next, and when. `None`: there is nobody.
     pub fn next(&self) -> Option<(usize, Duration)> {
-        self.slots.iter().enumerate().min_by_key(|(_, slot)| slot.due).map(|(at, slot)| (at, slot.due))
+        let due = |slot: &Slot| slot.due.max(self.devices[slot.device].rests_until);
+        let next = self.slots.iter().enumerate().min_by_key(|(_, slot)| due(slot));
+        let next = next.map(|(at, slot)| (at, due(slot)));
+        let Some(probe) = self.probe.filter(|_| self.devices.iter().all(|device| device.failures > 0)) else {
+            return next;
+        };
+        let last = self.devices.iter().map(|device| device.failed_at).max().unwrap_or_default();
+        let longest = self.slots.iter().enumerate().min_by_key(|(_, slot)| self.devices[slot.device].failed_at);
+        longest.map(|(at, _)| (at, last + probe)).into_iter().chain(next).min_by_key(|(_, due)| *due)
     }
 
     /// Turns that were missed are not made up for.
     pub fn answered(&mut self, at: usize, now: Duration, random: u64) -> Turned {
+        let nobody_did = self.probe.is_some() && self.devices.iter().all(|device| device.failures > 0);
+        let was_mute = std::mem::take(&mut self.devices[self.slots[at].device].failures) > 0;
+        if was_mute {
+            self.wake(self.slots[at].device, now);
+        }
+        if nobody_did {
+            self.hasten(now);
+        }
         let slot = &mut self.slots[at];
         slot.base = (slot.base + slot.interval).max(now);
         slot.due = slot.base + part(slot.interval / JITTER, random);
-        if std::mem::take(&mut slot.failures) > 0 { Turned::Answers } else { Turned::Same }
+        if was_mute { Turned::Answers } else { Turned::Same }
     }
 
     /// It did not answer, its retries included: whoever waits longest for it are the others.
     pub fn failed(&mut self, at: usize, now: Duration, random: u64) -> Turned {
         let slot = &mut self.slots[at];
-        let pause = slot.interval.saturating_mul(2 << slot.failures.min(16)).min(PAUSE_MAX.max(slot.interval));
+        let device = &mut self.devices[slot.device];
+        let pause = slot.interval.saturating_mul(2 << device.failures.min(16)).min(PAUSE_MAX.max(slot.interval));
         slot.base = now + pause;
         slot.due = slot.base + part(pause / JITTER, random);
-        slot.failures = slot.failures.saturating_add(1);
-        if slot.failures == 1 { Turned::Mute } else { Turned::Same }
+        device.rests_until = slot.due;
+        device.failed_at = now;
+        device.failures = device.failures.saturating_add(1);
+        if device.failures == 1 { Turned::Mute } else { Turned::Same }
+    }
+
+    /// Whoever did not answer may do so now: the way to them was gone, and is back.
+    pub fn hasten(&mut self, now: Duration) {
+        let mute = |device: &usize| self.devices[*device].failures > 0;
+        (0..self.devices.len()).filter(mute).collect::<Vec<_>>().into_iter().for_each(|device| self.wake(device, now));
+    }
+
+    /// Its turns are due at once, or when they would have been.
+    fn wake(&mut self, device: usize, now: Duration) {
+        self.devices[device].rests_until = Duration::ZERO;
+        for slot in self.slots.iter_mut().filter(|slot| slot.device == device) {
+            slot.due = slot.due.min(now);
+            slot.base = slot.base.min(now);
+        }
     }
 
     pub fn is_mute(&self, at: usize) -> bool {
-        self.slots[at].failures > 0
+        self.devices[self.slots[at].device].failures > 0
     }
 }
 
@@ -112,6 +175,41 @@ mod tests {
         assert_eq!(turns.next(), Some((0, 950 * MS)));
         assert_eq!(turns.answered(0, 960 * MS, 0), Turned::Same);
         assert_eq!(turns.next(), Some((0, 1_050 * MS)));
+    }
+
+    #[test]
+    fn a_mute_device_rests_with_all_its_turns() {
+        let mut turns = Turns::of_devices([(0, 100 * MS), (0, 300 * MS), (1, 1_000 * MS)], Duration::ZERO, || 0);
+        assert_eq!(turns.failed(0, Duration::ZERO, 0), Turned::Mute);
+        assert!(turns.is_mute(1) && !turns.is_mute(2));
+        assert_eq!(turns.next(), Some((2, Duration::ZERO)));
+        turns.answered(2, MS, 0);
+        assert_eq!(turns.next(), Some((0, 200 * MS)), "the other turn of the mute one waits too");
+        assert_eq!(turns.answered(0, 200 * MS, 0), Turned::Answers);
+        assert_eq!(turns.next(), Some((1, Duration::ZERO)), "and is due at once when it answers");
+    }
+
+    #[test]
+    fn where_nobody_answers_somebody_is_asked_and_the_first_answer_wakes_all() {
+        let mut turns = Turns::new([10_000 * MS; 3], Duration::ZERO, || 0).probing(1_000 * MS);
+        let mut now = Duration::ZERO;
+        let mut asked = Vec::new();
+        for _ in 0..30 {
+            let (at, due) = turns.next().unwrap_or_default();
+            now = now.max(due);
+            asked.push((at, now));
+            turns.failed(at, now, 0);
+        }
+        assert_eq!(
+            asked[27..].iter().map(|(at, _)| *at).collect::<std::collections::BTreeSet<_>>().len(),
+            3,
+            "in turn"
+        );
+        assert_eq!(asked[29].1 - asked[28].1, 1_000 * MS);
+        let (at, due) = turns.next().unwrap_or_default();
+        turns.answered(at, due, 0);
+        let (other, soon) = turns.next().unwrap_or_default();
+        assert!(other != at && soon <= due, "{other} at {soon:?}");
     }
 
     proptest! {

@@ -229,6 +229,19 @@ impl KafkaServer {
         Reader::new(self, topic).read_to_end()
     }
 
+    /// The first record of `topic` that is wanted, from the beginning on. For topics that grow all the time: nobody comes to
+    /// the end of one.
+    #[allow(dead_code, reason = "the tests look; the benchmark does not")]
+    pub fn find(&self, topic: &str, mut wanted: impl FnMut(&Consumed) -> bool) -> Consumed {
+        let (mut reader, deadline) = (Reader::new(self, topic), Instant::now() + PATIENCE);
+        while Instant::now() < deadline {
+            if let Some(record) = reader.poll().filter(|record| wanted(record)) {
+                return record.clone();
+            }
+        }
+        panic!("what was wanted of {topic} did not come within {PATIENCE:?}");
+    }
+
     /// Reads `topics` until `enough` says so of the record that has just come, then on to the end.
     /// Returns what there is when nothing has come for [`PATIENCE`]: the judge finds what is missing.
     pub fn consume_until(&self, topics: &[&str], mut enough: impl FnMut(&Consumed) -> bool) -> Vec<Consumed> {

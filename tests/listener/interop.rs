@@ -3,13 +3,13 @@
 //!
 //! Nothing is skipped: a missing tool fails the test and names its Debian package.
 
-use std::fs::{self, File};
-use std::path::{Path, PathBuf};
+use std::fs;
 use std::process::Command;
 use std::time::Duration;
 
 use super::servers::Server;
 use crate::harness::jobs::{self, Job};
+use crate::interop::{self, folder, prepared, succeed};
 
 /// For all scenarios of one program. They take seconds.
 const PATIENCE: Duration = Duration::from_secs(150);
@@ -66,15 +66,7 @@ fn aiomqtt() -> Command {
 }
 
 fn python(script: &str) -> Command {
-    let runtime = prepared("python", &["requirements.txt"], |source, into| {
-        let mut venv = Command::new(jobs::tool("python3", "python3"));
-        succeed("make a Python environment (apt-get install python3-venv)", venv.args(["-m", "venv"]).arg(into));
-        let mut pip = Command::new(into.join("bin/pip"));
-        succeed("install Python's clients", pip.args(["install", "-q", "-r"]).arg(source.join("requirements.txt")));
-    });
-    let mut command = jobs::leashed(&runtime.join("bin/python"));
-    command.arg("-B").arg(folder("python").join(script));
-    command
+    interop::python("python", script)
 }
 
 fn mqtt_js() -> Command {
@@ -116,36 +108,6 @@ fn paho_go() -> Command {
         succeed("build the Go client", &mut go);
     });
     jobs::leashed(&runtime.join("client"))
-}
-
-/// The folder of a runtime, made by `make` if it is not there for exactly these sources. The lock keeps other tests and
-/// other test processes waiting.
-fn prepared(name: &str, sources: &[&str], make: impl FnOnce(&Path, &Path)) -> PathBuf {
-    let root = jobs::target_dir().join("interop");
-    fs::create_dir_all(&root).unwrap();
-    let (source, into, complete) = (folder(name), root.join(name), root.join(format!("{name}.complete")));
-    let lock = File::create(root.join(format!("{name}.lock"))).unwrap();
-    lock.lock().unwrap();
-    let texts: Vec<u8> = sources.iter().flat_map(|file| fs::read(source.join(file)).unwrap()).collect();
-    if fs::read(&complete).is_ok_and(|have| have == texts) {
-        return into;
-    }
-    if into.exists() {
-        fs::remove_dir_all(&into).unwrap();
-    }
-    make(&source, &into);
-    fs::write(complete, texts).unwrap();
-    into
-}
-
-fn succeed(what: &str, command: &mut Command) {
-    let output = command.output().unwrap_or_else(|error| panic!("failed to {what}: {error}"));
-    let said = [output.stdout, output.stderr].concat();
-    assert!(output.status.success(), "failed to {what}: {}", String::from_utf8_lossy(&said));
-}
-
-fn folder(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop").join(name)
 }
 
 /// Both versions through each way in; by TCP all scenarios, by the others those that it could spoil.

@@ -48,7 +48,7 @@ fn sixteen_ports_at_115200_at_once() {
 }
 
 /// User and system time of a process.
-fn cpu_ms(pid: u32) -> u64 {
+pub fn cpu_ms(pid: u32) -> u64 {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split(' ').collect();
     // Fields 14 and 15 of proc(5), in ticks of 10 ms.
@@ -85,12 +85,12 @@ fn unplugged_and_plugged_in_again_under_another_device_name() {
     assert_eq!(log.matches("the line is gone").count(), 1, "told once: {log}");
     assert_eq!(log.matches("the line is open").count(), 2, "{log}");
     let opened = rig.told("line-open");
-    assert_eq!((rig.told("line-lost").len(), opened.len()), (1, 2));
+    assert_eq!((rig.told_times("line-lost"), opened.len()), (1, 2));
     assert!(opened[0].contains(before.to_str().unwrap()) && opened[1].contains(after.to_str().unwrap()), "{opened:?}");
 }
 
-/// A line that is back is read again within this time.
-const RESUMED: Duration = Duration::from_secs(2);
+/// A line that is back is read again within this time: 2 s, and what a machine may lose that is busy with other tests.
+pub const RESUMED: Duration = Duration::from_secs(20);
 
 /// What a receiver at another baud rate makes of bytes that are sent without a pause, eight data bits and no parity.
 /// `rate`: bits of the sender for each bit of the receiver. As the kernel hands it on: a byte whose stop bit is missing
@@ -140,7 +140,7 @@ fn a_wrong_baud_rate_is_told_once_and_so_is_its_end() {
     assert!(right.elapsed() < RESUMED, "{:?}", right.elapsed());
     assert_eq!(by_key(&rig.readings(2))["line0"], [r#"{"t":1.5}"#, r#"{"t":2.5}"#]);
     rig.gateway.stop();
-    assert_eq!((rig.told("line-noisy").len(), rig.told("line-clear").len()), (1, 1));
+    assert_eq!((rig.told_times("line-noisy"), rig.told_times("line-clear")), (1, 1));
 }
 
 #[test]

@@ -2,5 +2,5 @@
 
 mod commands;
 mod kills;
-mod lines;
+pub mod lines;
 pub mod rig;

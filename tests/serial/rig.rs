@@ -82,22 +82,28 @@ pub struct Rig {
 impl Rig {
     /// A gateway, not started, with one source `line<n>` for each of `cables`; `lines` goes into each of their tables.
     pub fn build(cables: usize, lines: &str) -> Rig {
+        let dir = jobs::scratch("lines");
+        let cables: Vec<Cable> = (0..cables).map(|n| Cable::plug(dir.path(), &format!("line{n}"))).collect();
+        let table = |(n, cable): (usize, &Cable)| {
+            let port = cable.port();
+            ("[[source.serial]]".to_owned(), format!("name = \"line{n}\"\nport = {port:?}\nbaud = 115200\n{lines}"))
+        };
+        let tables: Vec<(String, String)> = cables.iter().enumerate().map(table).collect();
+        Rig::of(dir, cables, &tables)
+    }
+
+    /// A gateway, not started, with these sources.
+    pub fn of(dir: TempDir, cables: Vec<Cable>, sources: &[(String, String)]) -> Rig {
         static RIGS: AtomicUsize = AtomicUsize::new(0);
         let prefix = format!("serial{}", RIGS.fetch_add(1, Ordering::Relaxed));
-        let dir = jobs::scratch("lines");
         let kafka = KafkaServer::shared();
-        let cables: Vec<Cable> = (0..cables).map(|n| Cable::plug(dir.path(), &format!("line{n}"))).collect();
-        let mut builder = Gateway::builder()
+        let builder = Gateway::builder()
             .kafka(&kafka.bootstrap_servers())
             .lane("telemetry", "")
             .table("[events]", &format!("topic = \"{prefix}.events\""))
             .table("[dead_letters]", &format!("topic = \"{prefix}.dead\""))
             .route("#", &format!("{prefix}.readings"), "telemetry");
-        for (n, cable) in cables.iter().enumerate() {
-            let port = cable.port();
-            let table = format!("name = \"line{n}\"\nport = {port:?}\nbaud = 115200\n{lines}");
-            builder = builder.table("[[source.serial]]", &table);
-        }
+        let builder = sources.iter().fold(builder, |builder, (head, lines)| builder.table(head, lines));
         for topic in ["readings", "events", "dead"] {
             kafka.create_topic(&format!("{prefix}.{topic}"), 1, &[]);
         }
@@ -127,6 +133,11 @@ impl Rig {
         let events = self.kafka.consume_all(&self.topic("events")).into_iter();
         let texts = events.map(|record| String::from_utf8_lossy(&record.payload).into_owned());
         texts.filter(|text| text.contains(&needle)).collect()
+    }
+
+    /// How often that was told.
+    pub fn told_times(&self, event: &str) -> usize {
+        self.told(event).len()
     }
 
     /// Waits for so many distinct readings, then all that is there.

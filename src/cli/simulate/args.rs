@@ -11,6 +11,7 @@ use super::devices::DeviceOptions;
 use super::faults::FaultRates;
 use super::kafka::KafkaTarget;
 use super::load::{LoadOptions, Rate};
+use super::modbus::ModbusArgs;
 use super::mqtt::tls::{self, TlsFiles};
 use super::mqtt::{Broker, Login, Qos, Version};
 use super::payload::Field;
@@ -122,6 +123,7 @@ pub struct SimulateArgs {
 #[derive(clap::Subcommand)]
 pub enum Play {
     Serial(SerialArgs),
+    Modbus(ModbusArgs),
 }
 
 /// What the options ask for.

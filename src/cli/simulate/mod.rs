@@ -23,6 +23,7 @@ mod histogram;
 mod job;
 pub mod kafka;
 pub mod load;
+pub mod modbus;
 pub mod mqtt;
 pub mod payload;
 pub mod pty;
@@ -80,6 +81,9 @@ impl SimulateError {
 pub fn run(args: SimulateArgs) -> ExitCode {
     if let Some(args::Play::Serial(args)) = &args.play {
         return serial::run(args);
+    }
+    if let Some(args::Play::Modbus(args)) = &args.play {
+        return modbus::run(args);
     }
     // One thread: the loader shares its machine with what it measures.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();

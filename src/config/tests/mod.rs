@@ -5,6 +5,7 @@
 mod listener;
 mod loading;
 mod mistakes;
+mod modbus;
 mod parts;
 mod reference;
 mod serial;
@@ -32,6 +33,10 @@ impl Surroundings for World {
     fn secret_file(&self, path: &Path) -> Result<String, String> {
         let found = self.files.get(path.to_str().unwrap());
         found.map(|text| (*text).to_owned()).ok_or_else(|| "does not exist".to_owned())
+    }
+
+    fn text_file(&self, path: &Path) -> Result<String, String> {
+        self.secret_file(path)
     }
 
     fn readable(&self, path: &Path) -> Result<(), String> {

@@ -128,4 +128,4 @@ pub(super) async fn asked_to_stop(stop: &mut watch::Receiver<bool>) {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
