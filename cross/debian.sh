@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds the program for another machine with Debian 12's own compilers: C by gcc-*-linux-gnu*, Rust by rustc-web, whose
-# source package gives the standard library for the target. Needs the Debian archive and crates.io, nothing else.
+# source package gives the standard library for the target. Needs the Debian archive and the crates, nothing else.
 #
 #   cross/debian.sh TARGET [CARGO ARGUMENTS]     TARGET: aarch64-unknown-linux-gnu or armv7-unknown-linux-gnueabihf
 #
