@@ -84,6 +84,7 @@ impl Hub {
             self.state.expiry_at_us = self.state.now_us + EXPIRY_US;
             self.lanes.iter_mut().for_each(|l| l.plan_expiry(&mut commit, clock::wall_ms()));
         }
+        self.make_room();
         let mut chunk_lanes = Vec::new();
         // The events lane comes last: it tells of what the others put into this very commit.
         let others: Vec<usize> = self.order.iter().copied().filter(|i| *i != self.events_lane).collect();
@@ -113,6 +114,15 @@ impl Hub {
         }
         self.state.committing = Some(chunk_lanes);
         self.state.commit_asked_us = self.state.now_us;
+    }
+
+    /// What is delivered and only held (`spool.settle`) goes before a reading is refused for want of room: on the disk, or in
+    /// the file for another lane.
+    fn make_room(&mut self) {
+        let refused = (0..self.lanes.len()).any(|i| self.lanes[i].stats.full && self.room(i) < COMMIT_BYTES as u64);
+        if self.state.disk_full || refused {
+            self.lanes.iter_mut().for_each(Lane::settle_all_early);
+        }
     }
 
     fn plan_lane(&mut self, i: usize, commit: &mut Commit, insert: bool, chunk_lanes: &mut Vec<usize>) {

@@ -27,14 +27,14 @@ fn without_root(story: &str, instead: &str) {
 }
 
 /// `lines` are for `[spool]`: with a reserve the gateway stops before the disk is full, without one SQLite hits its end.
-fn filled_and_drained(reserve: &str) {
+fn filled_and_drained(reserve: &str, more: &str) {
     let disk = SmallDisk::mount(DISK_BYTES);
     let spool = match &disk {
         Some(disk) => {
             let path = disk.path().join("spool.db");
-            format!("path = {path:?}\nreserve_bytes = {reserve:?}\nballast_bytes = {BALLAST:?}\n")
+            format!("path = {path:?}\nreserve_bytes = {reserve:?}\nballast_bytes = {BALLAST:?}\n{more}")
         }
-        None => "max_bytes = \"8MiB\"".to_owned(),
+        None => format!("max_bytes = \"8MiB\"\n{more}"),
     };
     let mut rig = Rig::builder().own_kafka().spool(&spool).memory("producer = \"1MiB\"").start();
     rig.kafka.stop();
@@ -87,10 +87,16 @@ fn it_starts_on_a_full_disk_and_drains() {
 
 #[test]
 fn to_its_last_byte() {
-    filled_and_drained("0B");
+    filled_and_drained("0B", "");
 }
 
 #[test]
 fn to_the_reserve() {
-    filled_and_drained("3MiB");
+    filled_and_drained("3MiB", "");
+}
+
+/// What is delivered and only held for `spool.settle` goes before a reading is refused.
+#[test]
+fn with_delivered_chunks_that_are_held() {
+    filled_and_drained("0B", "settle = \"1h\"\n");
 }

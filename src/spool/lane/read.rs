@@ -44,7 +44,8 @@ impl Lane {
         self.unread = more;
         if self.recount && !more && chunks.is_empty() && self.window.is_empty() {
             self.recount = false;
-            self.tally = Tally { history_bytes: self.tally.history_bytes, ..Tally::default() };
+            let Tally { history_bytes, settling_bytes, .. } = self.tally;
+            self.tally = Tally { history_bytes, settling_bytes, ..Tally::default() };
             self.show_backlog();
         }
         // A row that this lane has not written yet is what a failed commit left behind: its records are still open.

@@ -165,6 +165,11 @@ impl Lane {
         if self.config.keep.is_some() { 0 } else { freed }
     }
 
+    /// Lets go of all that is held: others need the room.
+    pub fn settle_all_early(&mut self) {
+        self.settle_early(u64::MAX);
+    }
+
     /// Lets go of what is held between two rows.
     pub(super) fn settle_between(&mut self, after: RowId, before: RowId) {
         let held = self.settling.rows.range(after.saturating_add(1).min(before)..before);
