@@ -1,6 +1,7 @@
 //! `forebay check`: everything that is wrong with the configuration, or what it comes to.
 
 mod listeners;
+mod words;
 
 use std::fmt::Write as _;
 use std::io::{self, Write};
@@ -11,9 +12,10 @@ use serde::Serialize;
 use super::{check_lines, exit};
 use crate::config::units::{show_duration, show_size};
 use crate::config::{
-    self, Cause, Config, Delivery, Lane, Loaded, MqttSource, Order, Problem, Problems, RouteSpec, Severity,
-    UnmatchedSpec, When, WhenFull,
+    self, Cause, Config, Delivery, Lane, Loaded, MqttSource, Problem, Problems, RouteSpec, Severity, UnmatchedSpec,
 };
+use words::{order, when, when_full};
+
 use crate::forward::client::kafka::try_producer;
 
 #[derive(Debug, clap::Args)]
@@ -180,28 +182,6 @@ fn unmatched_line(unmatched: &UnmatchedSpec, config: &Config) -> String {
         UnmatchedSpec::Route { kafka_topic, lane, .. } => {
             format!("-> {kafka_topic}, lane {}", config.lanes[*lane].name)
         }
-    }
-}
-
-fn when(when: When) -> &'static str {
-    match when {
-        When::Offline => "offline",
-        When::Always => "always",
-    }
-}
-
-fn order(order: Order) -> &'static str {
-    match order {
-        Order::InOrder => "in-order",
-        Order::LiveFirst => "live-first",
-    }
-}
-
-fn when_full(when_full: WhenFull) -> &'static str {
-    match when_full {
-        WhenFull::Refuse => "refuse",
-        WhenFull::DropOldest => "drop-oldest",
-        WhenFull::DropNewest => "drop-newest",
     }
 }
 

@@ -135,6 +135,10 @@ fn another(path: &Path, loaded: &Loaded, asker: Option<oneshot::Sender<Reloaded>
             if new.config.log != loaded.config.log {
                 tracing::warn!("[log] has changed: that takes a restart");
             }
+            if new.config.spool.path != loaded.config.spool.path {
+                let left = loaded.config.spool.path.display();
+                tracing::warn!(spool = %left, "the spool is another file now; what is undelivered stays in the former");
+            }
             tracing::info!(config = new.config.hash, "going on with a new configuration, after a drain");
             Some(Box::new(Next { loaded: new, former: Some(loaded.clone()), asker }))
         }

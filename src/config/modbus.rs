@@ -1,7 +1,6 @@
 //! `[[source.modbus]]`: the lines on which devices are asked. Pure: whether a device is there is found when it is asked.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use super::fields::Opt;
@@ -10,14 +9,13 @@ use super::modbus_file::{DeviceTable, GroupTable, MapTable, ModbusTable};
 use super::modbus_map::{self, Maps};
 use super::modbus_model::{Link, ModbusDevice, ModbusGroup, ModbusSource};
 use super::modbus_register::{Placed, REGISTERS_MAX, register};
-use super::problem::{Cause, Findings, Place, Problems, Texts};
+use super::problem::Place;
 use super::reader::At;
 use super::report::{self, Known};
 use super::resolve::{DAY, Resolver};
 use super::serial::{self, problem};
 use super::serial_file::SerialTable;
 use super::sources::check_pauses;
-use super::surroundings::Machine;
 use super::units::show_size;
 use crate::intake::exception::Report;
 use crate::intake::modbus::answer::Framing;
@@ -40,37 +38,6 @@ const PORT: u16 = 502;
 pub fn resolve(tables: &mut [At<ModbusTable>], maps: &Maps, r: &mut Resolver<'_>) -> Vec<ModbusSource> {
     let count = tables.len();
     tables.iter_mut().map(|at| source(at, count, maps, r)).collect()
-}
-
-/// What a ready-made map (by its name) or a file (by its path) holds: for commands.
-///
-/// # Errors
-/// Everything that is wrong with it, or that there is none.
-pub fn load_map(name: &str, is_file: bool) -> Result<(Vec<Register>, Limits), Problems> {
-    let place = Place { file: 0, start: 0, end: 0 };
-    let given = Opt::Given(At { value: name.to_owned(), place });
-    let device = match is_file {
-        true => DeviceTable { map_file: given, ..DeviceTable::default() },
-        false => DeviceTable { map: given, ..DeviceTable::default() },
-    };
-    let (mut texts, mut found) = (Texts::default(), Findings::default());
-    let maps = modbus_map::read_of(&device, &mut texts, &mut found, &Machine);
-    let mut r = Resolver { found, texts: &texts, surroundings: &Machine };
-    modbus_map::check(&device, &mut r.found);
-    let limits = limits(&device, maps.of(&device, &texts), &mut r);
-    let device = At { value: device, place };
-    let registers = registers(&device, maps.of(&device.value, &texts), limits, &mut r);
-    if r.found.has_errors() {
-        let (list, omitted) = r.found.into_problems(&texts);
-        return Err(Problems {
-            list,
-            omitted,
-            cause: Cause::Content,
-            state_dir: PathBuf::new(),
-            runtime_dir: PathBuf::new(),
-        });
-    }
-    Ok((registers.into_iter().map(|placed| placed.register).collect(), limits))
 }
 
 /// What the lanes need to know of them.
@@ -104,7 +71,7 @@ fn source(at: &mut At<ModbusTable>, count: usize, maps: &Maps, r: &mut Resolver<
     let table = &at.value;
     let source = ModbusSource {
         pause: r.duration(&table.pause, "pause", Duration::ZERO..=ms(10_000), pause(&link)),
-        // A turn must be over long before the service's watchdog asks why: six times ten seconds at most.
+        // The watchdog is answered between two requests: six times ten seconds at most.
         timeout: r.duration(&table.timeout, "timeout", ms(10)..=ms(10_000), ms(500)),
         retries: u32::try_from(r.number(&table.retries, "retries", 0..=5, 1)).unwrap_or(1),
         stale_for: r.duration(&table.stale_for, "stale_for", Duration::ZERO..=7 * DAY, ms(60_000)),
@@ -270,7 +237,7 @@ fn interval(key: &Opt<Duration>, default: Duration, r: &mut Resolver<'_>) -> Dur
     r.duration(key, "interval", Duration::from_millis(10)..=DAY, default)
 }
 
-fn limits(table: &DeviceTable, map: Option<&MapTable>, r: &mut Resolver<'_>) -> Limits {
+pub(super) fn limits(table: &DeviceTable, map: Option<&MapTable>, r: &mut Resolver<'_>) -> Limits {
     let mut number = |name: &str, own: &Opt<i64>, of_map: Option<&Opt<i64>>, most: i64, least: i64, default: i64| {
         let default = of_map.map_or(default, |key| r.number(key, name, least..=most, default));
         u16::try_from(r.number(own, name, least..=most, default)).unwrap_or(1)
@@ -282,7 +249,12 @@ fn limits(table: &DeviceTable, map: Option<&MapTable>, r: &mut Resolver<'_>) -> 
     }
 }
 
-fn registers(at: &At<DeviceTable>, map: Option<&MapTable>, limits: Limits, r: &mut Resolver<'_>) -> Vec<Placed> {
+pub(super) fn registers(
+    at: &At<DeviceTable>,
+    map: Option<&MapTable>,
+    limits: Limits,
+    r: &mut Resolver<'_>,
+) -> Vec<Placed> {
     let table = &at.value;
     let of_map =
         map.map(|map| Orders { bytes: map.byte_order.or(ByteOrder::Big), words: map.word_order.or(ByteOrder::Big) });
@@ -290,8 +262,9 @@ fn registers(at: &At<DeviceTable>, map: Option<&MapTable>, limits: Limits, r: &m
     let orders = Orders { bytes: table.byte_order.or(orders.bytes), words: table.word_order.or(orders.words) };
     let given = map.into_iter().flat_map(|map| &map.register.0).chain(&table.register.0);
     let list: Vec<Placed> = given.filter_map(|at| register(at, orders, limits, r)).collect();
-    if list.is_empty() && table.register.0.is_empty() && table.map.place().is_none() && table.map_file.place().is_none()
-    {
+    // What is wrong with its map has been said.
+    let said = map.is_none() && (table.map.place().is_some() || table.map_file.place().is_some());
+    if list.is_empty() && table.register.0.is_empty() && !said {
         let help = "add `map`, `map_file` or [[source.modbus.device.register]]";
         problem(at.place, "nothing is read of this device", help, r);
     }

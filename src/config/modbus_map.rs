@@ -2,12 +2,17 @@
 
 use std::path::{Path, PathBuf};
 
+use super::fields::Opt;
 use super::file::ConfigFile;
+use super::modbus::{limits, registers};
 use super::modbus_file::{DeviceTable, MapTable};
-use super::problem::{Findings, SourceText, Texts, nearest, one_of};
+use super::problem::{Cause, Findings, Place, Problems, SourceText, Texts, nearest, one_of};
 use super::read_one;
 use super::reader::At;
-use super::surroundings::Surroundings;
+use super::resolve::Resolver;
+use super::surroundings::{Machine, Surroundings};
+use crate::intake::modbus::plan::Limits;
+use crate::intake::modbus::register::Register;
 
 /// Name, and what `config/modbus/` holds under it.
 const READY: [(&str, &str); 4] = [
@@ -114,4 +119,35 @@ pub fn check(device: &DeviceTable, found: &mut Findings) {
         };
         found.error(*place, format!("there is no ready-made map {name:?}")).help(help);
     }
+}
+
+/// What a ready-made map (by its name) or a file (by its path) holds: for commands.
+///
+/// # Errors
+/// Everything that is wrong with it, or that there is none.
+pub fn load_map(name: &str, is_file: bool) -> Result<(Vec<Register>, Limits), Problems> {
+    let place = Place { file: 0, start: 0, end: 0 };
+    let given = Opt::Given(At { value: name.to_owned(), place });
+    let device = match is_file {
+        true => DeviceTable { map_file: given, ..DeviceTable::default() },
+        false => DeviceTable { map: given, ..DeviceTable::default() },
+    };
+    let (mut texts, mut found) = (Texts::default(), Findings::default());
+    let maps = read_of(&device, &mut texts, &mut found, &Machine);
+    let mut r = Resolver { found, texts: &texts, surroundings: &Machine };
+    check(&device, &mut r.found);
+    let limits = limits(&device, maps.of(&device, &texts), &mut r);
+    let device = At { value: device, place };
+    let registers = registers(&device, maps.of(&device.value, &texts), limits, &mut r);
+    if r.found.has_errors() {
+        let (list, omitted) = r.found.into_problems(&texts);
+        return Err(Problems {
+            list,
+            omitted,
+            cause: Cause::Content,
+            state_dir: PathBuf::new(),
+            runtime_dir: PathBuf::new(),
+        });
+    }
+    Ok((registers.into_iter().map(|placed| placed.register).collect(), limits))
 }

@@ -187,9 +187,15 @@ impl<T> Exceptions<T> {
 
     /// Takes what has waited long enough, each series once.
     pub fn take_due(&mut self, now: Duration, out: &mut Vec<T>) {
-        let is_due = |series: &Series<T>| series.waiting.as_ref().is_some_and(|waiting| waiting.due <= now);
-        let due: Vec<String> = self.series.iter().filter(|(_, s)| is_due(s)).map(|(key, _)| key.clone()).collect();
-        for key in due {
+        self.take_until(now, now, out);
+    }
+
+    /// What is due until then goes in that order.
+    fn take_until(&mut self, until: Duration, now: Duration, out: &mut Vec<T>) {
+        let due = |(key, series): (&String, &Series<T>)| Some((series.waiting.as_ref()?.due, key.clone()));
+        let mut due: Vec<_> = self.series.iter().filter_map(due).filter(|(at, _)| *at <= until).collect();
+        due.sort();
+        for (_, key) in due {
             let waiting = self.series.get_mut(&key).and_then(|series| series.waiting.take());
             if let Some(waiting) = waiting {
                 self.send(&key, waiting.content, waiting.item, now, out);
@@ -199,8 +205,7 @@ impl<T> Exceptions<T> {
 
     /// Takes all that waits: nobody will ask again.
     pub fn take_all(&mut self, now: Duration, out: &mut Vec<T>) {
-        self.series.values_mut().filter_map(|series| series.waiting.as_mut()).for_each(|waiting| waiting.due = now);
-        self.take_due(now, out);
+        self.take_until(Duration::MAX, now, out);
     }
 
     /// A topic may hold what several devices say.

@@ -114,6 +114,11 @@ impl Feeder {
     /// Waits until readings have been accepted, and takes note of them. Cancel safe.
     pub async fn settle(&mut self) {
         self.queue.wait().await;
+        self.note();
+    }
+
+    /// Takes note of what has been accepted so far, and answers the watchdog: for those who do something for long.
+    pub fn note(&mut self) {
         self.queue.take(&mut self.fired);
         for ack in self.fired.drain(..) {
             self.unsettled.close(ack.number);

@@ -114,8 +114,7 @@ fn unplugged_and_plugged_in_again() {
 
 #[test]
 fn a_peer_that_is_killed_refused_and_hung() {
-    let lines =
-        format!("interval = \"100ms\"\ntimeout = \"200ms\"\n[[source.modbus.device]]\nname = \"pump\"\n{COUNTER}");
+    let lines = format!("interval = \"100ms\"\ntimeout = \"2s\"\n[[source.modbus.device]]\nname = \"pump\"\n{COUNTER}");
     let (mut rig, port, dir) = rig_by_tcp(&lines);
     let mut slave = Slave::by_tcp(dir.path(), port, &[1]);
     rig.gateway.start();
@@ -140,7 +139,7 @@ fn a_peer_that_is_killed_refused_and_hung() {
     // New connections that nobody answers.
     let timeouts = || rig.gateway.metric("forebay_line_timeouts_total");
     let before = timeouts();
-    jobs::wait_until("a few more attempts", || (timeouts() >= before + 4.0).then_some(()));
+    jobs::wait_until("a few more attempts", || (timeouts() >= before + 2.0).then_some(()));
     slave.signal(Signal::SIGCONT);
     resumed("read after a hang");
     rig.gateway.stop();

@@ -70,7 +70,7 @@ impl ModbusLine {
                         () = asked_to_stop(&mut stop) => break,
                         gone = rounds.play(turn, way.wire()) => gone,
                     };
-                    way.check(gone);
+                    way.check(gone, rounds.hears_nobody());
                 }
             }
         }

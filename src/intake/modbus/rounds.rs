@@ -80,6 +80,11 @@ impl<'a> Rounds<'a> {
         self.turns.next().filter(|_| self.feeder.is_open()).map(|(at, due)| (at, self.zero + due))
     }
 
+    /// Whether no device answers at present.
+    pub(super) fn hears_nobody(&self) -> bool {
+        (0..self.jobs.len()).all(|at| self.turns.is_mute(at))
+    }
+
     pub(super) fn opened(&mut self) {
         self.turns.hasten(self.zero.elapsed());
     }
@@ -139,6 +144,7 @@ impl<'a> Rounds<'a> {
             refused = Some(cause);
         }
         while let Some(request) = self.jobs[at].asking.next() {
+            self.feeder.note();
             let answer = ask(self.line, wire, device.unit, request, tries).await;
             let (now, job) = (self.zero.elapsed(), &mut self.jobs[at]);
             match answer {

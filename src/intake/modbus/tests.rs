@@ -25,10 +25,12 @@ const WORDS: &str =
     "[[source.modbus.device]]\nname = \"a\"\nregister = [{ name = \"x\", table = \"holding\", address = 7 }]\n";
 
 fn start(way: &str, lines: &str) -> (World, Arc<ModbusCounters>) {
+    // So long that a busy machine does not make a device silent that is not.
+    let timeout = if way.contains("timeout") { "" } else { "timeout = \"500ms\"\n" };
     let text = format!(
         "[kafka.main]\nbootstrap_servers = \"k:9092\"\n[[route]]\nfilter = \"#\"\nkafka_topic = \"t\"\n\
          [[source.modbus]]\nname = \"hall\"\nbackoff_min = \"10ms\"\nbackoff_max = \"50ms\"\ninterval = \"20ms\"\n\
-         timeout = \"100ms\"\n{way}\n{lines}"
+         {timeout}{way}\n{lines}"
     );
     let loaded = config::parse_str("gateway.toml", &text).unwrap_or_else(|problems| panic!("{problems}"));
     let config = loaded.config.modbus_sources[0].clone();
@@ -190,7 +192,7 @@ async fn a_dead_device_is_told_once_and_holds_nobody_up() {
                 of_a += 1;
             } else {
                 assert_eq!((&said["quality"], &said["values"]), (&json!("bad"), &json!({})));
-                assert!(said["failed"][0]["cause"].as_str().unwrap().starts_with("no answer within 100 ms"), "{said}");
+                assert!(said["failed"][0]["cause"].as_str().unwrap().starts_with("no answer within 500 ms"), "{said}");
                 of_b.push(begun.elapsed());
             }
         }
@@ -215,7 +217,8 @@ async fn a_late_answer_is_never_taken_for_another_requests() {
     let pty = Arc::new(Pty::open().unwrap());
     let lines = "[[source.modbus.device]]\nregister = [{ name = \"x\", table = \"holding\", address = 7 }, \
         { name = \"y\", table = \"holding\", address = 50 }]\n";
-    let (mut world, _) = on_line(pty.port(), lines);
+    let way = format!("port = {:?}\nbaud = 115200\ntimeout = \"100ms\"", pty.port());
+    let (mut world, _) = start(&way, lines);
     let device = async {
         let (mut heard, mut bytes) = (Vec::new(), [0; 256]);
         for delay in DELAYS.into_iter().cycle() {

@@ -81,15 +81,16 @@ impl<'a> Way<'a> {
         }
     }
 
-    /// After a turn: whether the line was lost in it, or must be given up.
-    pub(super) fn check(&mut self, gone: Option<String>) {
+    /// After a turn: whether the line was lost in it, or must be given up. While one device answers, the silence of others is
+    /// their own.
+    pub(super) fn check(&mut self, gone: Option<String>, nobody_answers: bool) {
         if let Some(wire) = &mut self.wire {
             add(&self.line.lines.noise_bytes, wire.noise());
         }
         match gone {
             Some(reason) => self.lost(reason),
             // That the devices do not answer has been told; a new connection is no news.
-            None if self.wire.as_ref().is_some_and(Wire::is_dead) => self.close(),
+            None if nobody_answers && self.wire.as_ref().is_some_and(Wire::is_dead) => self.close(),
             None => {}
         }
     }

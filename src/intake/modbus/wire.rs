@@ -128,7 +128,9 @@ impl Wire {
                 return Err(fault);
             }
         };
-        if self.doubts.iter().any(|(of, _, _)| *of == unit) {
+        // What `settle` has waited for is past, and counts for nothing any more.
+        let open = |(of, asked, until): &(u8, Request, Instant)| *of == unit && *asked == request && *until > asked_at;
+        if self.doubts.iter().any(open) {
             // This may have been the late answer to the first try: the one to the second is still to come.
             self.doubt(unit, request, asked_at + 2 * patience);
         }
