@@ -25,7 +25,7 @@ cases! {
     values_out_of_range_are_refused: [], ["3.2.2-8"], not mosquitto: "2.0.11 takes some of them";
     an_unknown_authentication_method_is_refused: [], ["4.12.0-1"];
     nobody_is_asked_for_authentication_unasked: [], ["4.12.0-6", "3.1.2-28"];
-    auth_without_a_method_is_an_error: [], ["3.15.1-1"];
+    auth_without_a_method_is_an_error: [], ["3.15.1-1", "4.12.0-7"];
     the_server_says_its_limits: [], ["3.2.2-9"], not mosquitto: "announces only what it was told to";
 }
 

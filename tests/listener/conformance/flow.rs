@@ -6,6 +6,7 @@ cases! {
     no_more_is_under_way_than_the_client_takes: [], ["3.3.4-9", "4.9.0-1", "4.9.0-2"], not mosquitto: "2.0.11 does not hold its own window";
     a_full_window_holds_up_nothing_else: [], ["3.3.4-10", "4.9.0-3"];
     qos_2_holds_its_place_until_pubcomp: [], ["4.9.0-2"];
+    pubrels_come_in_the_order_of_the_pubrecs: ["4.6.0-4"], [];
     all_that_was_announced_is_taken: [], ["3.3.4-7"];
     more_than_was_announced_ends_the_connection: [], ["3.3.4-7"], not mosquitto: "2.0.11 does not look";
     version_4_may_send_as_much_as_it_likes: [], [], not mosquitto: "its own limit is another";
@@ -65,6 +66,23 @@ fn qos_2_holds_its_place_until_pubcomp(server: &Server) {
     reader.ping();
     reader.send(&packets::pubcomp(first.id));
     assert_eq!(reader.take().text(), "1");
+}
+
+fn pubrels_come_in_the_order_of_the_pubrecs(server: &Server) {
+    for level in BOTH {
+        let topic = server.name();
+        let mut reader = Line::subscribed(server, level, &topic, 2);
+        let mut writer = Line::quick(server, level);
+        (0..3).for_each(|n| writer.publish(&topic, 2, &n.to_string()));
+        let ids: Vec<u16> = (0..3).map(|_| reader.message().id).collect();
+        // In one piece, and not in the order in which they were sent.
+        let turned = [ids[2], ids[0], ids[1]];
+        let pubrecs: Vec<u8> = turned.iter().flat_map(|id| packets::pubrec(*id)).collect();
+        reader.send(&pubrecs);
+        for id in turned {
+            assert_eq!(reader.next(), Packet::PubRel(ack(id)));
+        }
+    }
 }
 
 /// QoS 2, because its identifiers stay open until the client says PUBREL.

@@ -3,7 +3,8 @@
 use super::*;
 
 cases! {
-    a_length_of_five_bytes_is_refused: [], ["1.5.5-1"];
+    a_length_of_five_bytes_is_refused: [], [];
+    a_length_of_more_bytes_than_it_needs_is_refused: [], ["1.5.5-1"], not mosquitto: "2.0.11 takes it";
     a_length_that_does_not_fit_its_packet: ["4.8.0-1"], ["4.13.1-1", "4.13.2-1"];
     packets_that_end_too_early: ["4.8.0-1"], ["4.13.1-1"];
     packets_that_end_too_late: ["4.8.0-1"], ["4.13.1-1"], not mosquitto: "2.0.11 takes some of them";
@@ -32,6 +33,14 @@ impl Witness {
         let topic = self.topic.clone();
         self.line.publish(&topic, 1, "alive");
         assert_eq!(self.line.take().text(), "alive");
+    }
+}
+
+fn a_length_of_more_bytes_than_it_needs_is_refused(server: &Server) {
+    for pingreq in [&[0xc0, 0x80, 0x00][..], &[0xc0, 0x80, 0x80, 0x00]] {
+        let mut line = Line::quick(server, V5);
+        line.send(pingreq);
+        line.refused(server, &[0x81]);
     }
 }
 

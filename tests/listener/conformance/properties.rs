@@ -10,7 +10,7 @@ cases! {
     payloads_that_are_said_to_be_text_are_checked: [], [], not mosquitto: "2.0.11 does not look";
     an_alias_stands_for_its_topic: [], ["3.3.2-12"];
     aliases_end_with_their_connection: [], ["3.3.2-7"];
-    wrong_aliases_are_refused: [], ["3.3.2-8", "3.3.2-9"];
+    wrong_aliases_are_refused: [], ["3.2.2-17", "3.3.2-8", "3.3.2-9"];
     no_alias_is_sent_that_was_not_allowed: [], ["3.1.2-26", "3.1.2-27", "3.3.2-11"];
     no_reasons_in_words_if_not_wanted: [], ["3.1.2-29"];
     an_answer_finds_its_question: [], ["3.3.2-15", "3.3.2-16"];
