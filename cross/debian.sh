@@ -16,7 +16,7 @@ cd "$(dirname "$0")/.."
 target=${1:?which target? see the head of this file}
 shift
 [ $# -gt 0 ] || set -- build --release --locked
-cache=${FOREBAY_CROSS_CACHE:-$HOME/.cache/forebay-cross}
+cache=${FOREBAY_CROSS_CACHE:-${HOME:-/tmp}/.cache/forebay-cross}
 
 case $target in
   aarch64-unknown-linux-gnu) gnu=aarch64-linux-gnu ;;
@@ -89,6 +89,13 @@ TOML
 install_missing
 flags=""
 if [ "${FOREBAY_STD:-debian}" = debian ]; then
+  # Debian's first compiler of a release may be too old; its security archive has the one that is meant.
+  needed=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+  have=$(/usr/bin/rustc -V | cut -d' ' -f2)
+  if [ "$(printf '%s\n' "$needed" "$have" | sort -V | head -1)" != "$needed" ]; then
+    echo "/usr/bin/rustc is $have, and $needed is needed: apt-get install rustc-web from the security archive" >&2
+    exit 1
+  fi
   standard_library
   flags="--sysroot=$sysroot"
   # The name without its path is rustup's where that comes first.

@@ -69,7 +69,10 @@ fn systemd_finds_nothing_wrong() {
     let change = |text: String| text.replace("/usr/bin/forebay", "/bin/true");
     each(&["serial.conf"], change, |path| {
         let Some(output) = analyze(&["verify", "--man=no", "--recursive-errors=no"], path) else { return };
-        assert!(output.status.success() && said(&output).is_empty(), "{}", said(&output));
+        // Other units of this machine may have something wrong with them.
+        let said = said(&output);
+        let ours: Vec<&str> = said.lines().filter(|line| line.contains("forebay")).collect();
+        assert!(output.status.success() && ours.is_empty(), "{said}");
     });
     each(
         &[],
