@@ -151,10 +151,6 @@ impl Cluster {
 
     /// librdkafka says that it can do no more. Its reports of what it held still come, and say whose fault it was.
     pub fn note_fatal(&mut self, cause: String, now_us: u64) {
-        let fatal = self.producer.as_ref().and_then(|producer| producer.client().fatal_error());
-        if let Some((_, why)) = fatal.filter(|(code, _)| misses_records(*code)) {
-            self.watch.lost(why);
-        }
         self.ending.get_or_insert((now_us, cause));
     }
 
@@ -166,7 +162,15 @@ impl Cluster {
         }
         let (since, _) = self.ending.as_ref()?;
         let done = self.in_flight() == 0 || now_us.saturating_sub(*since) >= LAST_REPORTS_US;
-        done.then(|| self.ending.take().map(|(_, cause)| cause)).flatten()
+        if !done {
+            return None;
+        }
+        // Once for each producer, however many of its records have come back for it.
+        let fatal = self.producer.as_ref().and_then(|producer| producer.client().fatal_error());
+        if let Some((_, why)) = fatal.filter(|(code, _)| misses_records(*code)) {
+            self.watch.lost(why);
+        }
+        self.ending.take().map(|(_, cause)| cause)
     }
 
     /// A topic that has not moved for long while another has: its partition has no leader.
