@@ -74,9 +74,8 @@ pub struct RecordView<'a> {
     pub old_id: Option<OldId>,
 }
 
-#[cfg(test)]
 impl<'a> RecordView<'a> {
-    /// What a route without any wishes makes of a reading: for tests that are about something else.
+    /// What a route without any wishes makes of a reading: for tests and fuzz targets that are about something else.
     pub fn plain(reading: &Reading<'a>) -> Self {
         RecordView {
             topic: reading.topic,

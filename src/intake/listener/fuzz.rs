@@ -14,7 +14,7 @@ use super::machine::{Flow, Machine};
 use super::packet::{self, Head, Packet, Version, kind};
 use crate::config;
 use crate::intake::{AckTicket, Change, Deliver, Delivery, Fate, Route, Routed};
-use crate::record::{Arrival, Reading, RecordView, TimestampKind};
+use crate::record::{Arrival, Reading, RecordView};
 
 /// More turns than any input needs to come to rest.
 const TURNS: usize = 10_000;
@@ -74,17 +74,7 @@ struct Everything;
 
 impl Route for Everything {
     fn route(&self, reading: &Reading<'_>, scratch: &mut Vec<u8>) -> Routed {
-        let view = RecordView {
-            topic: reading.topic,
-            key: None,
-            headers: Vec::new(),
-            payload: reading.payload,
-            timestamp_ms: 0,
-            timestamp_kind: TimestampKind::Arrival,
-            arrival: reading.arrival,
-            old_id: None,
-        };
-        Routed::Deliver { lane: 0, body: view.encode(scratch), fate: Fate::Forward }
+        Routed::Deliver { lane: 0, body: RecordView::plain(reading).encode(scratch), fate: Fate::Forward }
     }
 }
 
