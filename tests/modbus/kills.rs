@@ -1,30 +1,22 @@
 //! kill -9 while polling. What counts is what was committed: it arrives, in order, and a repeat carries the id of the
 //! first. The device counts its answers, so that a gap shows.
 
-use crate::harness::gateway::metric;
 use crate::harness::jobs;
 use crate::modbus::rig::{Slave, rig_by_tcp};
-use crate::serial::rig::by_key;
+use crate::serial::rig::{by_key, check_unbroken};
 
 fn killed_at(point: &str, passage: usize) {
     let lines = "interval = \"10ms\"\ntimeout = \"10s\"\n[[source.modbus.device]]\nname = \"pump\"\n\
         register = [{ name = \"counter\", table = \"holding\", address = 0, kind = \"u32\" }]\n";
     let (mut rig, port, dir) = rig_by_tcp(lines);
     let mut slave = Slave::by_tcp(dir.path(), port, &[1]);
-    rig.gateway.start_with_fault(&format!("{point}:{passage}"));
-    rig.gateway.wait_for_fault(point);
-    rig.gateway.kill9();
-    let status = rig.gateway.command(&["status", "--json"]).document();
-    let lanes = status["lanes"].as_array().unwrap();
-    let lane = lanes.iter().find(|lane| lane["name"] == "telemetry");
-    let committed = lane.and_then(|lane| lane["records"].as_u64()).unwrap_or(0) as usize;
+    let committed = rig.kill_at(point, passage);
     rig.gateway.start();
     let read = || rig.gateway.metric("forebay_source_readings_total");
     jobs::wait_until("it reads on", || (read() >= 100.0).then_some(()));
     slave.kill();
     rig.gateway.wait_for_line("the line is gone");
-    jobs::wait_until("the spool is empty", || (rig.gateway.metric(metric::BACKLOG) == 0.0).then_some(()));
-    rig.gateway.stop();
+    rig.drain_and_stop();
     // Two ids for one reading fail here.
     let list = by_key(&rig.kafka.consume_all(&rig.topic("readings"))).remove("modbus/plc/pump").unwrap();
     let counter = |text: &String| {
@@ -32,11 +24,8 @@ fn killed_at(point: &str, passage: usize) {
         said["values"]["counter"].as_u64().filter(|_| said["quality"] == "good")
     };
     let numbers: Vec<u64> = list.iter().filter_map(counter).collect();
-    assert!(numbers.is_sorted(), "in order of acceptance");
-    // Until the kill nothing was lost: what was committed or delivered is an unbroken run from the first answer on.
-    let unbroken = (1..).zip(&numbers).take_while(|(wanted, number)| wanted == *number).count();
-    assert!(committed > 0, "the kill came before the first commit");
-    assert!(unbroken >= committed, "{committed} were in the spool, only {unbroken} arrived unbroken");
+    // From the first answer on.
+    check_unbroken(&numbers, 1, committed);
     assert!(numbers.len() >= committed + 100, "it reads on after the kill");
 }
 

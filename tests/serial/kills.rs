@@ -3,36 +3,23 @@
 
 use std::path::Path;
 
-use crate::harness::gateway::metric;
 use crate::harness::jobs::{self, Job};
-use crate::serial::rig::{Rig, by_key};
+use crate::serial::rig::{Rig, by_key, check_unbroken};
 
 fn killed_at(point: &str, passage: usize) {
     let mut rig = Rig::build(1, "");
     rig.cables[0].unplug();
     let mut device = device(&rig);
-    rig.gateway.start_with_fault(&format!("{point}:{passage}"));
-    rig.gateway.wait_for_fault(point);
-    rig.gateway.kill9();
-    let status = rig.gateway.command(&["status", "--json"]).document();
-    let lanes = status["lanes"].as_array().unwrap();
-    let lane = lanes.iter().find(|lane| lane["name"] == "telemetry");
-    let committed = lane.and_then(|lane| lane["records"].as_u64()).unwrap_or(0) as usize;
+    let committed = rig.kill_at(point, passage);
     rig.gateway.start();
     rig.wait_open(1);
     let read = || rig.gateway.metric("forebay_source_readings_total");
     jobs::wait_until("it reads on", || (read() >= 200.0).then_some(()));
     device.kill();
-    jobs::wait_until("the spool is empty", || (rig.gateway.metric(metric::BACKLOG) == 0.0).then_some(()));
-    rig.gateway.stop();
+    rig.drain_and_stop();
     let list = by_key(&rig.kafka.consume_all(&rig.topic("readings"))).remove("line0").unwrap();
     let numbers: Vec<u64> = list.iter().map(|text| text.parse().unwrap()).collect();
-    assert!(numbers.is_sorted(), "in order of acceptance");
-    // Until the kill nothing was lost: what was committed or delivered is an unbroken run from the beginning.
-    let first = numbers[0];
-    let unbroken = (first..).zip(&numbers).take_while(|(wanted, number)| wanted == *number).count();
-    assert!(committed > 0, "the kill came before the first commit");
-    assert!(unbroken >= committed, "{committed} were in the spool, only {unbroken} arrived unbroken");
+    check_unbroken(&numbers, numbers[0], committed);
     assert!(numbers.len() >= committed + 200, "it reads on after the kill");
 }
 

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tempfile::TempDir;
 
-use crate::harness::gateway::Gateway;
+use crate::harness::gateway::{Gateway, metric};
 use crate::harness::jobs::{self, Job};
 use crate::harness::kafka::{Consumed, KafkaServer};
 
@@ -135,6 +135,22 @@ impl Rig {
         texts.filter(|text| text.contains(&needle)).collect()
     }
 
+    /// Starts the gateway and kills it at the `passage`th passage of a fault point. Returns what its spool then holds.
+    pub fn kill_at(&mut self, point: &str, passage: usize) -> usize {
+        self.gateway.start_with_fault(&format!("{point}:{passage}"));
+        self.gateway.wait_for_fault(point);
+        self.gateway.kill9();
+        let status = self.gateway.command(&["status", "--json"]).document();
+        let lanes = status["lanes"].as_array().unwrap();
+        let lane = lanes.iter().find(|lane| lane["name"] == "telemetry");
+        lane.and_then(|lane| lane["records"].as_u64()).unwrap_or(0) as usize
+    }
+
+    pub fn drain_and_stop(&mut self) {
+        jobs::wait_until("the spool is empty", || (self.gateway.metric(metric::BACKLOG) == 0.0).then_some(()));
+        self.gateway.stop();
+    }
+
     /// How often that was told.
     pub fn told_times(&self, event: &str) -> usize {
         self.told(event).len()
@@ -167,4 +183,13 @@ pub fn by_key(records: &[Consumed]) -> BTreeMap<String, Vec<String>> {
         }
     }
     lists
+}
+
+/// Readings that are numbered from `first` on, after a kill with `committed` of them in the spool: they come in order, and
+/// until the kill nothing was lost, so that what was committed or delivered is an unbroken run.
+pub fn check_unbroken(numbers: &[u64], first: u64, committed: usize) {
+    assert!(numbers.is_sorted(), "in order of acceptance");
+    let unbroken = (first..).zip(numbers).take_while(|(wanted, number)| wanted == *number).count();
+    assert!(committed > 0, "the kill came before the first commit");
+    assert!(unbroken >= committed, "{committed} were in the spool, only {unbroken} arrived unbroken");
 }
